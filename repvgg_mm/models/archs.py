@@ -1,0 +1,103 @@
+"""The architectures: one typed table, each entry with its source.
+
+Sources: paper = Ding et al., CVPR 2021 (arXiv:2101.03697), tables 2 and 3; authors = the official repository,
+github.com/DingXiaoH/RepVGG (MIT licence), ``repvgg.py`` and ``repvggplus.py``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+_BASE_WIDTHS = (64, 128, 256, 512)  # paper, table 2
+
+
+@dataclass(frozen=True)
+class Arch:
+    """Widths and depths of a RepVGG.
+
+    Attributes:
+        num_blocks: blocks of stage1 to stage4; stage0 is always one block.
+        width_multiplier: factors on 64, 128, 256 and 512 channels of stage1 to stage4.
+        groups: groups of every second layer, counted over the whole network with stage0 as layer 0.
+        se: squeeze-and-excitation of each block: None, ``'pre'`` or ``'post'`` (see ``RepVGGBlock``).
+    """
+
+    num_blocks: tuple[int, int, int, int]
+    width_multiplier: tuple[float, float, float, float]
+    groups: int = 1
+    se: str | None = None
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels of stage0: those of stage1, but at most 64 (paper, section 3.4)."""
+        return min(64, int(64 * self.width_multiplier[0]))
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """Channels of stage1 to stage4."""
+        return tuple(int(base * factor) for base, factor in zip(_BASE_WIDTHS, self.width_multiplier, strict=True))
+
+    def groups_of_layer(self, index: int) -> int:
+        """Return the groups of a layer, where index 0 is stage0 and index 1 the first block of stage1."""
+        return self.groups if index % 2 == 0 and index > 0 else 1
+
+
+_A = (2, 4, 14, 1)
+_B = (4, 6, 16, 1)
+_D = (8, 14, 24, 1)
+
+ARCHS: dict[str, Arch] = {
+    "A0": Arch(_A, (0.75, 0.75, 0.75, 2.5)),  # paper, table 3
+    "A1": Arch(_A, (1, 1, 1, 2.5)),  # paper, table 3
+    "A2": Arch(_A, (1.5, 1.5, 1.5, 2.75)),  # paper, table 3
+    "B0": Arch(_B, (1, 1, 1, 2.5)),  # paper, table 3
+    "B1": Arch(_B, (2, 2, 2, 4)),  # paper, table 3
+    "B1g2": Arch(_B, (2, 2, 2, 4), groups=2),  # paper, section 3.4
+    "B1g4": Arch(_B, (2, 2, 2, 4), groups=4),  # paper, section 3.4
+    "B2": Arch(_B, (2.5, 2.5, 2.5, 5)),  # paper, table 3
+    "B2g2": Arch(_B, (2.5, 2.5, 2.5, 5), groups=2),  # authors
+    "B2g4": Arch(_B, (2.5, 2.5, 2.5, 5), groups=4),  # paper, section 3.4
+    "B3": Arch(_B, (3, 3, 3, 5)),  # paper, table 3
+    "B3g2": Arch(_B, (3, 3, 3, 5), groups=2),  # authors
+    "B3g4": Arch(_B, (3, 3, 3, 5), groups=4),  # paper, section 3.4
+    "D2se": Arch(_D, (2.5, 2.5, 2.5, 5), se="pre"),  # authors
+}
+
+
+def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
+    """Turn the ``arch`` argument of a config into an ``Arch``.
+
+    Args:
+        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``), or the fields of ``Arch`` as a dict.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        ValueError: if the name, a field or a value is wrong; says what is possible.
+    """
+    if isinstance(arch, Arch):
+        return arch
+    if isinstance(arch, str):
+        name = arch.removeprefix("RepVGG-")
+        if name not in ARCHS:
+            raise ValueError(f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, or a dict of one's own")
+        return ARCHS[name]
+    if not isinstance(arch, Mapping):
+        raise TypeError(f"arch={arch!r} is a {type(arch).__name__}: give a name or a dict")
+    known = [field.name for field in fields(Arch)]
+    unknown = sorted(set(arch) - set(known))
+    missing = [name for name in ("num_blocks", "width_multiplier") if name not in arch]
+    if unknown or missing:
+        wrong = f"unknown {unknown}" if unknown else f"missing {missing}"
+        raise ValueError(f"arch={dict(arch)!r}: {wrong}; its keys are {', '.join(known)}")
+    return _checked(arch)
+
+
+def _checked(arch: Mapping[str, Any]) -> Arch:
+    num_blocks, widths = tuple(arch["num_blocks"]), tuple(arch["width_multiplier"])
+    if len(num_blocks) != 4 or not all(isinstance(n, int) and n > 0 for n in num_blocks):
+        raise ValueError(f"arch: num_blocks={num_blocks} must be four positive whole numbers")
+    if len(widths) != 4 or not all(base * w >= 1 for base, w in zip(_BASE_WIDTHS, widths, strict=True)):
+        raise ValueError(f"arch: width_multiplier={widths} must be four factors that leave at least one channel")
+    return Arch(**{**arch, "num_blocks": num_blocks, "width_multiplier": widths})

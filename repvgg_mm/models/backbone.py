@@ -1,0 +1,199 @@
+"""RepVGG, the backbone that mmseg, mmdet and mmengine configs find as ``type='RepVGG'``.
+
+Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021 (arXiv:2101.03697).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..reparam import RepVGGBlock
+from .archs import Arch, resolve_arch
+
+_NUM_STAGES = 4
+
+
+@MODELS.register_module()
+class RepVGG(BaseModule):
+    """Plain stack of RepVGG blocks that returns the feature maps of the chosen stages.
+
+    Args:
+        arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'`` or a dict with the fields of ``Arch``.
+        out_indices: stages to return; 0 is stage1 (stride 4), 3 is stage4 (stride 32).
+        strides: stride of the first block of stage1 to stage4. The stem, stage0, always halves the image.
+        dilations: dilation of stage1 to stage4; an entry may be a sequence with one value a block.
+        frozen_stages: with n >= 0, stage0 to stage n don't train, from construction on. -1 trains all.
+        norm_eval: keep the statistics of every batch normalisation fixed while training; blocks then run folded.
+        norm_cfg: batch normalisation, ``dict(type='BN')`` or ``dict(type='SyncBN')`` with its arguments.
+        with_cp: recompute each block in the backward pass, to save memory.
+        deploy: build the deployed form.
+        in_channels: channels of the image.
+        padding_mode: of the 3x3 convolutions, as in ``nn.Conv2d``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or another initialisation of mmengine.
+
+    Raises:
+        ValueError: if an argument is out of its choices; the message lists them.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] | Arch,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        strides: Sequence[int] = (2, 2, 2, 2),
+        dilations: Sequence[int | Sequence[int]] = (1, 1, 1, 1),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: Mapping[str, Any] = {"type": "BN"},  # noqa: B006 (never changed)
+        with_cp: bool = False,
+        deploy: bool = False,
+        in_channels: int = 3,
+        padding_mode: str = "zeros",
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        """Build all stages; see the class."""
+        super().__init__(init_cfg)
+        self.arch = resolve_arch(arch)
+        self.out_indices = _check_out_indices(out_indices)
+        self.frozen_stages = _check_frozen_stages(frozen_stages)
+        self.norm_eval = norm_eval
+        self._build_block = partial(
+            RepVGGBlock,
+            se=self.arch.se,
+            norm_layer=partial(_build_norm, dict(norm_cfg)),
+            padding_mode=padding_mode,
+            with_cp=with_cp,
+            deploy=deploy,
+        )
+        channels = self.arch.stem_channels
+        self.stage0 = self._build_block(in_channels, channels, stride=2)
+        layer = 1  # of the whole network: every second one is grouped
+        per_block = _per_block(dilations, self.arch.num_blocks)
+        for index, (width, stride) in enumerate(zip(self.arch.stage_channels, _check_strides(strides), strict=True)):
+            stage = self._build_stage(channels, width, stride, per_block[index], layer)
+            self.add_module(f"stage{index + 1}", stage)
+            channels, layer = width, layer + len(stage)
+        self._freeze()
+
+    def _build_stage(self, channels: int, width: int, stride: int, dilations: Sequence[int], layer: int) -> nn.Module:
+        blocks = [
+            self._build_block(
+                channels if index == 0 else width,
+                width,
+                stride=stride if index == 0 else 1,
+                dilation=dilation,
+                groups=self.arch.groups_of_layer(layer + index),
+            )
+            for index, dilation in enumerate(dilations)
+        ]
+        return nn.Sequential(*blocks)
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """stage0 to stage4."""
+        return [getattr(self, f"stage{index}") for index in range(_NUM_STAGES + 1)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps.
+
+        Args:
+            x: images, shape (N, in_channels, H, W).
+
+        Returns:
+            One map (N, C, H / stride, W / stride) for each of ``out_indices``, sizes rounded up.
+        """
+        outputs = []
+        x = self.stage0(x)
+        for index, stage in enumerate(self.stages[1:]):
+            x = stage(x)
+            if index in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> "RepVGG":
+        """Set the mode; frozen stages, and with ``norm_eval`` all batch normalisations, keep fixed statistics.
+
+        Args:
+            mode: True for training.
+
+        Returns:
+            The backbone.
+        """
+        super().train(mode)
+        for stage in self.stages[: self.frozen_stages + 1]:
+            stage.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        """Freeze before anybody (DDP) looks at the parameters, not only once ``train()`` is called."""
+        for stage in self.stages[: self.frozen_stages + 1]:
+            stage.requires_grad_(False)
+        self.train(self.training)
+
+    def switch_to_deploy(self) -> None:
+        """Turn every block into its deployed form, in place; does nothing if that is done already."""
+        for module in self.modules():
+            if isinstance(module, RepVGGBlock):
+                module.switch_to_deploy()
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says; pretrained weights must fill the whole backbone.
+
+        Raises:
+            ValueError: if the pretrained file fills nothing, or only a part of the backbone.
+        """
+        from ..checkpoint.pretrained import load_pretrained
+
+        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
+        pretrained = [cfg for cfg in configs if cfg["type"] == "Pretrained"]
+        self.init_cfg = [cfg for cfg in configs if cfg["type"] != "Pretrained"]
+        super().init_weights()
+        self.init_cfg = configs
+        for cfg in pretrained:
+            load_pretrained(self, cfg["checkpoint"], cfg.get("prefix"))
+
+
+def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+    from mmcv.cnn import build_norm_layer
+
+    return build_norm_layer(norm_cfg, channels)[1]
+
+
+def _check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
+    indices = tuple(out_indices)
+    if not indices or any(index not in range(_NUM_STAGES) for index in indices) or sorted(set(indices)) != [*indices]:
+        raise ValueError(f"out_indices={indices} must be rising numbers out of 0, 1, 2, 3 (stage1 to stage4)")
+    return indices
+
+
+def _check_frozen_stages(frozen_stages: int) -> int:
+    if frozen_stages not in range(-1, _NUM_STAGES + 1):
+        raise ValueError(f"frozen_stages={frozen_stages} must be -1 (none), 0 (stage0), 1, 2, 3 or 4 (stage0 to stage4)")
+    return frozen_stages
+
+
+def _check_strides(strides: Sequence[int]) -> tuple[int, ...]:
+    if len(strides) != _NUM_STAGES or any(stride not in (1, 2) for stride in strides):
+        raise ValueError(f"strides={tuple(strides)} must be four numbers, each 1 or 2")
+    return tuple(strides)
+
+
+def _per_block(dilations: Sequence[int | Sequence[int]], num_blocks: Sequence[int]) -> list[tuple[int, ...]]:
+    """Spell the dilations out: one tuple a stage, one value a block."""
+    if len(dilations) != _NUM_STAGES:
+        raise ValueError(f"dilations={dilations!r} must have four entries, one for each of stage1 to stage4")
+    spelled = []
+    for stage, (entry, count) in enumerate(zip(dilations, num_blocks, strict=True), start=1):
+        values = (entry,) * count if isinstance(entry, int) else tuple(entry)
+        if len(values) != count or not all(isinstance(value, int) and value >= 1 for value in values):
+            raise ValueError(f"dilations: {entry!r} for stage{stage} must be one number >= 1, or one a block ({count})")
+        spelled.append(values)
+    return spelled

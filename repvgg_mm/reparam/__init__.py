@@ -1,0 +1,6 @@
+"""The algebra of RepVGG: three branches in training, one 3x3 convolution in deployment. Imports torch only."""
+
+from .block import RepVGGBlock, SEBlock
+from .convert import convert_state_dict, repvgg_model_convert, whole_model_convert
+
+__all__ = ["RepVGGBlock", "SEBlock", "convert_state_dict", "repvgg_model_convert", "whole_model_convert"]

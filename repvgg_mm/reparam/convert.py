@@ -1,0 +1,207 @@
+"""Converting whole models and bare state dicts from the training form to the deployed form."""
+
+import copy
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .block import RepVGGBlock
+from .fuse import BNParams, first_bad_variance, fuse_branches
+
+_DENSE = "rbr_dense.conv.weight"
+_BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
+_LATER_BLOCK = re.compile(r"(?:^|\.)stage\d+(?:_first|_second)?\.(?:blocks\.)?([1-9]\d*)\.$")
+
+
+def block_prefixes(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """List where the training-form blocks of a state dict live.
+
+    Args:
+        state_dict: names and tensors.
+
+    Returns:
+        Prefixes such as ``'backbone.stage1.0.'``, in order of appearance.
+    """
+    prefixes = (key[: match.start(1)] for key in state_dict if (match := _BRANCH_KEY.search(key)))
+    return list(dict.fromkeys(prefixes))
+
+
+def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "OrderedDict[str, Tensor]":
+    """Convert every RepVGG block of a state dict, by algebra on names and tensors alone.
+
+    Args:
+        state_dict: names and tensors of any model with RepVGG blocks anywhere in it; left as it is.
+        eps: the number that the model's batch normalisations add to the variance; no state dict holds it.
+
+    Returns:
+        New state dict: each block's tensors replaced by ``rbr_reparam.weight`` (C_out, C_in / groups, 3, 3) and
+        ``rbr_reparam.bias`` (C_out,); all other entries are the very same tensors.
+
+    Raises:
+        ValueError: if there is no block in training form, or a block lacks a tensor, has one of a wrong shape or a
+            running variance that is negative or not finite.
+
+    Source:
+        Paper, section 3.3.
+    """
+    prefixes = block_prefixes(state_dict)
+    if not prefixes:
+        deployed = any(key.endswith("rbr_reparam.weight") for key in state_dict)
+        raise ValueError("already deployed: its RepVGG blocks hold rbr_reparam only" if deployed else _no_block())
+    fused = {prefix: _fuse_block(state_dict, prefix, eps) for prefix in prefixes}
+    converted: OrderedDict[str, Tensor] = OrderedDict()
+    for key, tensor in state_dict.items():
+        match = _BRANCH_KEY.search(key)
+        if match is None:
+            converted[key] = tensor
+            continue
+        prefix = key[: match.start(1)]
+        if prefix in fused:  # the first key of the block: both new tensors take its place
+            kernel, bias = fused.pop(prefix)
+            converted[prefix + "rbr_reparam.weight"] = kernel
+            converted[prefix + "rbr_reparam.bias"] = bias
+    _copy_metadata(state_dict, converted, prefixes)
+    return converted
+
+
+def repvgg_model_convert(
+    model: nn.Module,
+    build_func: Callable[..., nn.Module] | str | os.PathLike[str] | None = None,
+    save_path: str | os.PathLike[str] | bool | None = None,
+    do_copy: bool = True,
+) -> nn.Module:
+    """Convert a model; takes both signatures of the authors' function of this name.
+
+    Those are ``(model, build_func, save_path=None)`` and ``(model, save_path=None, do_copy=True)``.
+
+    Args:
+        model: model with RepVGG blocks.
+        build_func: called with ``deploy=True``, it makes the model to load the converted weights into; or the path of
+            the second signature.
+        save_path: where to save the deployed state dict; or ``do_copy`` of the second signature.
+        do_copy: False converts ``model`` itself. Only without ``build_func``.
+
+    Returns:
+        The deployed model.
+
+    Raises:
+        ValueError: if the model has no RepVGG block, or ``build_func`` makes another architecture.
+    """
+    if isinstance(save_path, bool):
+        save_path, do_copy = None, save_path
+    if isinstance(build_func, (str, os.PathLike)):
+        build_func, save_path = None, build_func
+    deploy_model = build_func(deploy=True) if build_func is not None else None
+    if not do_copy and deploy_model is None:
+        deploy_model = _switch_blocks(model)
+        if save_path is not None:
+            _save(deploy_model.state_dict(), save_path)
+        return deploy_model
+    return whole_model_convert(model, deploy_model, save_path)
+
+
+def whole_model_convert(
+    train_model: nn.Module, deploy_model: nn.Module | None = None, save_path: str | os.PathLike[str] | None = None
+) -> nn.Module:
+    """Convert the RepVGG blocks of a model and nothing else: every other tensor stays identical to the bit.
+
+    Args:
+        train_model: any model with RepVGG blocks, e.g. a finetuned PSPNet; left as it is.
+        deploy_model: the same model built with ``deploy=True``, to receive the weights; by default a copy is made.
+        save_path: where to save the deployed state dict.
+
+    Returns:
+        The deployed model.
+
+    Raises:
+        ValueError: if there is no RepVGG block, or ``deploy_model`` is of another architecture.
+    """
+    converted = _switch_blocks(copy.deepcopy(train_model))
+    if deploy_model is not None:
+        try:
+            deploy_model.load_state_dict(converted.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"deploy_model is not the deployed form of train_model: {error}") from error
+        converted = deploy_model
+    if save_path is not None:
+        _save(converted.state_dict(), save_path)
+    return converted
+
+
+def _switch_blocks(model: nn.Module) -> nn.Module:
+    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    if not blocks:
+        raise ValueError(f"{type(model).__name__}: {_no_block()}")
+    for block in blocks:
+        block.switch_to_deploy()
+    return model
+
+
+def _fuse_block(state_dict: Mapping[str, Tensor], prefix: str, eps: float) -> tuple[Tensor, Tensor]:
+    dense = _take(state_dict, prefix + _DENSE, None)
+    if dense.dim() != 4 or dense.shape[2:] != (3, 3):
+        raise ValueError(f"{prefix}{_DENSE} has shape {tuple(dense.shape)}, not (C_out, C_in / groups, 3, 3)")
+    out_channels, per_group = dense.shape[:2]
+    pointwise = _take(state_dict, f"{prefix}rbr_1x1.conv.weight", (out_channels, per_group, 1, 1))
+    identity = None
+    if any(key.startswith(f"{prefix}rbr_identity.") for key in state_dict) or _must_have_identity(prefix):
+        identity = _take_bn(state_dict, f"{prefix}rbr_identity.", out_channels, eps)
+        if out_channels % per_group:
+            raise ValueError(f"{prefix}{_DENSE} has shape {tuple(dense.shape)}, which fits no identity branch")
+    dense_bn = _take_bn(state_dict, f"{prefix}rbr_dense.bn.", out_channels, eps)
+    pointwise_bn = _take_bn(state_dict, f"{prefix}rbr_1x1.bn.", out_channels, eps)
+    return fuse_branches((dense, dense_bn), (pointwise, pointwise_bn), identity)
+
+
+def _must_have_identity(prefix: str) -> bool:
+    """Every block of a stage but its first keeps stride and channels, so it has an identity branch."""
+    return _LATER_BLOCK.search(prefix) is not None
+
+
+def _take_bn(state_dict: Mapping[str, Tensor], prefix: str, channels: int, eps: float) -> BNParams:
+    mean = _take(state_dict, prefix + "running_mean", (channels,))
+    variance = _take(state_dict, prefix + "running_var", (channels,))
+    bad = first_bad_variance([(prefix + "running_var", variance)])
+    if bad is not None:
+        raise ValueError(f"{bad} holds a negative or non-finite variance: the training diverged or the file is damaged")
+    affine = prefix + "weight" in state_dict or prefix + "bias" in state_dict
+    weight = _take(state_dict, prefix + "weight", (channels,)) if affine else None
+    bias = _take(state_dict, prefix + "bias", (channels,)) if affine else None
+    return BNParams(mean, variance, weight, bias, eps)
+
+
+def _take(state_dict: Mapping[str, Tensor], key: str, shape: tuple[int, ...] | None) -> Tensor:
+    if key not in state_dict:
+        raise ValueError(f"{key} is missing: the file does not hold the whole block")
+    tensor = state_dict[key]
+    if shape is not None and tuple(tensor.shape) != shape:
+        raise ValueError(f"{key} has shape {tuple(tensor.shape)}, not {shape}")
+    return tensor
+
+
+def _copy_metadata(source: Mapping[str, Tensor], target: "OrderedDict[str, Tensor]", prefixes: list[str]) -> None:
+    """Keep the module versions that ``Module.state_dict`` records: task heads may read them when loading."""
+    metadata = getattr(source, "_metadata", None)
+    if metadata is not None:
+        branches = tuple(prefix + "rbr_" for prefix in prefixes)
+        kept = {name: entry for name, entry in metadata.items() if not name.startswith(branches)}
+        target._metadata = OrderedDict(kept)  # type: ignore[attr-defined]
+
+
+def _save(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(state_dict, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _no_block() -> str:
+    return "no RepVGG block (no key such as 'stage1.0.rbr_dense.conv.weight')"

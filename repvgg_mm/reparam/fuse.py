@@ -1,0 +1,149 @@
+"""Fusing the branches of a RepVGG block: pure functions, tensors in, tensors out.
+
+Everything is computed in float64 and differentiable, so that one function serves conversion, regularisation of the
+equivalent kernel and training with fixed statistics. Nothing here draws random numbers or touches a module.
+
+Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3 (arXiv:2101.03697).
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class BNParams(NamedTuple):
+    """What a batch normalisation with fixed statistics computes; every tensor has shape (C,).
+
+    Attributes:
+        running_mean: mean subtracted from each channel.
+        running_var: variance each channel is divided by the root of.
+        weight: scale after normalising; None where ``affine=False``.
+        bias: shift after normalising; None where ``affine=False``.
+        eps: number added to the variance.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+def bn_scale_shift(bn: BNParams) -> tuple[Tensor, Tensor]:
+    """Write a batch normalisation with fixed statistics as ``scale * x + shift``.
+
+    Args:
+        bn: statistics and affine parameters, each of shape (C,).
+
+    Returns:
+        Scale (C,) and shift (C,), both float64.
+
+    Source:
+        Paper, equation 2.
+    """
+    scale = torch.rsqrt(bn.running_var.double() + bn.eps)
+    if bn.weight is not None:
+        scale = scale * bn.weight.double()
+    shift = -bn.running_mean.double() * scale
+    if bn.bias is not None:
+        shift = shift + bn.bias.double()
+    return scale, shift
+
+
+def fuse_conv_bn(kernel: Tensor, bn: BNParams) -> tuple[Tensor, Tensor]:
+    """Fuse a convolution without bias and the batch normalisation behind it.
+
+    Args:
+        kernel: weight of the convolution, shape (C_out, C_in / groups, K, K).
+        bn: the batch normalisation over the C_out channels.
+
+    Returns:
+        Kernel of the same shape and bias (C_out,), both float64.
+
+    Source:
+        Paper, equation 3.
+    """
+    scale, shift = bn_scale_shift(bn)
+    return kernel.double() * scale.reshape(-1, 1, 1, 1), shift
+
+
+def pad_1x1_to_3x3(kernel: Tensor) -> Tensor:
+    """Put a 1x1 kernel into the centre of a 3x3 kernel of zeros.
+
+    Args:
+        kernel: shape (C_out, C_in / groups, 1, 1).
+
+    Returns:
+        Kernel of shape (C_out, C_in / groups, 3, 3).
+
+    Source:
+        Paper, figure 4.
+    """
+    return F.pad(kernel, [1, 1, 1, 1])
+
+
+def identity_1x1(channels: int, groups: int, device: torch.device | None = None) -> Tensor:
+    """Return the 1x1 kernel that a grouped convolution needs to be the identity.
+
+    Args:
+        channels: number of channels C, in and out.
+        groups: number of groups; input channel ``i`` is channel ``i % (C / groups)`` of its group.
+        device: where to make the kernel.
+
+    Returns:
+        Kernel of zeros and ones, shape (C, C / groups, 1, 1), float64.
+
+    Source:
+        Paper, section 3.3.
+    """
+    per_group = channels // groups
+    return torch.eye(per_group, dtype=torch.float64, device=device).repeat(groups, 1)[:, :, None, None]
+
+
+def fuse_branches(
+    dense: tuple[Tensor, BNParams], pointwise: tuple[Tensor, BNParams], identity: BNParams | None
+) -> tuple[Tensor, Tensor]:
+    """Fuse the three branches of a block into the kernel and bias of one 3x3 convolution.
+
+    Stride, dilation and padding mode play no part: the 1x1 and the identity branch look at the centre tap only.
+
+    Args:
+        dense: kernel (C_out, C_in / groups, 3, 3) and batch normalisation of the 3x3 branch.
+        pointwise: kernel (C_out, C_in / groups, 1, 1) and batch normalisation of the 1x1 branch.
+        identity: batch normalisation of the identity branch (C_in = C_out), or None for a block without one.
+
+    Returns:
+        Kernel (C_out, C_in / groups, 3, 3) and bias (C_out,), in the dtype and on the device of the 3x3 kernel.
+
+    Source:
+        Paper, section 3.3 and figure 4.
+    """
+    kernel, bias = fuse_conv_bn(*dense)
+    centre, centre_bias = fuse_conv_bn(*pointwise)
+    bias = bias + centre_bias
+    if identity is not None:
+        channels, per_group = kernel.shape[:2]
+        eye, shift = fuse_conv_bn(identity_1x1(channels, channels // per_group, kernel.device), identity)
+        centre = centre + eye
+        bias = bias + shift
+    kernel = kernel + pad_1x1_to_3x3(centre)
+    dtype = dense[0].dtype
+    return kernel.to(dtype), bias.to(dtype)
+
+
+def first_bad_variance(branches: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Find a running variance that no training can have produced.
+
+    Args:
+        branches: names and running variances, each of shape (C,).
+
+    Returns:
+        Name of the first variance that holds a NaN, an infinity or a negative number; None if all are sound.
+    """
+    for name, variance in branches:
+        if not bool((torch.isfinite(variance) & (variance >= 0)).all()):
+            return name
+    return None
