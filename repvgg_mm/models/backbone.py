@@ -176,7 +176,9 @@ def _check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
 
 def _check_frozen_stages(frozen_stages: int) -> int:
     if frozen_stages not in range(-1, _NUM_STAGES + 1):
-        raise ValueError(f"frozen_stages={frozen_stages} must be -1 (none), 0 (stage0), 1, 2, 3 or 4 (stage0 to stage4)")
+        raise ValueError(
+            f"frozen_stages={frozen_stages} must be -1 (none), 0 (stage0), 1, 2, 3 or 4 (stage0 to stage4)"
+        )
     return frozen_stages
 
 

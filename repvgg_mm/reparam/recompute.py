@@ -23,12 +23,14 @@ def statistics_untouched(module: nn.Module) -> tuple[AbstractContextManager[None
 
 @contextmanager
 def _no_tracking(module: nn.Module) -> Iterator[None]:
-    # Only live ones: a batch normalisation in eval mode needs its statistics to normalise.
-    live = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for bn in live:
-        bn.track_running_stats = False
+    # Batch normalisation must save the same tensors as in the forward pass, so it runs as usual, with no momentum.
+    live = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(bn, bn.momentum, bn.num_batches_tracked) for bn in live]
+    for bn, _, count in before:
+        bn.momentum = 0.0
+        bn.num_batches_tracked = None if count is None else count.clone()
     try:
         yield
     finally:
-        for bn in live:
-            bn.track_running_stats = True
+        for bn, momentum, count in before:
+            bn.momentum, bn.num_batches_tracked = momentum, count

@@ -1,0 +1,51 @@
+"""What the command lines share: one clear line for bad input, and the exit codes."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..checkpoint.errors import CheckpointError
+
+DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+
+
+class InputError(Exception):
+    """Something that the user gave is wrong; the message is one line that names the value and the mend."""
+
+
+@contextmanager
+def user_input() -> Iterator[None]:
+    """Mark the part of a command that only reads and builds what the user gave.
+
+    Raises:
+        InputError: for every error in there that a wrong config, file or flag causes.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise InputError(one_line(error)) from error
+    except (TypeError, KeyError, AttributeError) as error:  # often an argument's name: say who refused it
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(f"{one_line(error)} ({Path(place.filename).name}:{place.lineno})") from error
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a command line and exit with its code; bad input becomes one line on stderr and exit code 2.
+
+    Args:
+        main: parses and works; returns the exit code.
+    """
+    try:
+        code = main()
+    except (InputError, CheckpointError, FileNotFoundError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = BAD_INPUT
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line, without the quotes that KeyError adds."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split()) or type(error).__name__

@@ -1,0 +1,79 @@
+"""From the command line to a config: mmengine's flags with mmengine's meaning."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+
+def load_config(
+    path: str, work_dir: str | None = None, options: Mapping[str, Any] | None = None, launcher: str = "none"
+) -> Config:
+    """Read a config file and apply the flags that training and testing share.
+
+    Args:
+        path: config file (.py, .json, .yaml).
+        work_dir: where logs and checkpoints go; by default ``work_dirs/<name of the config>``.
+        options: ``--cfg-options``: dotted keys and their values. A top-level ``data_root`` also reaches the datasets,
+            which mmengine would leave as they were.
+        launcher: ``--launcher``.
+
+    Returns:
+        The config.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a config.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"config {path} does not exist")
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, OSError, AttributeError, KeyError) as error:
+        raise ValueError(f"config {path} can't be read: {error}") from error
+    apply_options(cfg, options or {})
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(path).stem)
+    return cfg
+
+
+def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Merge ``--cfg-options`` into a config, in place.
+
+    Args:
+        cfg: the config.
+        options: dotted keys and their values.
+    """
+    before = cfg.get("data_root")
+    cfg.merge_from_dict(dict(options))
+    if "data_root" in options:
+        _replace_data_root(cfg._cfg_dict, before, options["data_root"])
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train with automatic mixed precision, as mmseg's and mmdet's ``--amp`` does.
+
+    Args:
+        cfg: the config, changed in place.
+
+    Raises:
+        ValueError: if the config's optimizer wrapper is of a kind that has no AMP form.
+    """
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not {kind!r}")
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def _replace_data_root(node: Any, before: Any, after: str) -> None:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "data_root" and value == before:
+                node[key] = after
+            else:
+                _replace_data_root(value, before, after)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _replace_data_root(value, before, after)

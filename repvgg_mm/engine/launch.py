@@ -1,0 +1,48 @@
+"""Several processes on a machine without GPUs: what mmengine leaves to the user there."""
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+
+def prepare_cpu_processes(cfg: Config) -> None:
+    """Make a distributed config run on CPU processes; does nothing with one process or with GPUs.
+
+    mmengine calls ``torch.cuda.set_device`` under every launcher, and hands DDP a device number. So the gloo group is
+    made here (mmengine respects one that exists), DDP is told to use the CPU, and SyncBN, which refuses CPU tensors,
+    becomes BN.
+
+    Args:
+        cfg: the run's config, with ``launcher``; changed in place.
+
+    Raises:
+        ValueError: if the launcher is none that works without GPUs, or its environment variables are missing.
+    """
+    if cfg.get("launcher", "none") == "none" or torch.cuda.is_available():
+        return
+    if cfg.launcher != "pytorch":
+        raise ValueError(f"--launcher {cfg.launcher} needs GPUs: on CPU use torchrun with --launcher pytorch")
+    if "RANK" not in os.environ:
+        raise ValueError("--launcher pytorch needs torchrun: see tools/dist_train.sh")
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+    changed = _replace_sync_bn(cfg.model)
+    if changed:
+        print_log(f"no GPU: SyncBN became BN in {changed} places of the model config", logger="current")
+
+
+def _replace_sync_bn(node: Any) -> int:
+    """Turn ``type='SyncBN'`` into ``type='BN'`` everywhere below a node; return how often."""
+    if isinstance(node, dict):
+        here = node.get("type") == "SyncBN"
+        if here:
+            node["type"] = "BN"
+        return int(here) + sum(_replace_sync_bn(value) for value in node.values())
+    if isinstance(node, (list, tuple)):
+        return sum(_replace_sync_bn(value) for value in node)
+    return 0

@@ -1,0 +1,54 @@
+"""Train what a config describes: classification, segmentation or detection.
+
+Example:
+    python tools/train.py configs/pspnet_repvgg_digits.py --work-dir work_dirs/digits
+    tools/dist_train.sh configs/pspnet_repvgg_b2_cityscapes.py 8
+"""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from repvgg_mm.engine.cli import DONE, run, user_input
+from repvgg_mm.engine.config import enable_amp, load_config
+from repvgg_mm.engine.launch import prepare_cpu_processes
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line; the flags mean what they mean in mmseg and mmdet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config>)")
+    parser.add_argument(
+        "--resume", nargs="?", const="auto", help="go on from a checkpoint (default: the latest in the work dir)"
+    )
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value ...")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Train."""
+    args = parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    with user_input():
+        cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
+        if args.amp:
+            enable_amp(cfg)
+        if args.resume:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == "auto" else args.resume
+        prepare_cpu_processes(cfg)
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
+    runner.train()
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)
