@@ -10,10 +10,12 @@ except ImportError as error:
     ) from error
 
 from . import mmcv_ops as _mmcv_ops
+
+_mmcv_ops.install()  # before anything below can import mmcv.ops
+
+from . import data, engine  # noqa: E402, F401 (registers)
 from .models import CREATORS, ImageClassifier, RepVGG, RepVGGClassifier
 from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
-
-_mmcv_ops.install()
 
 globals().update(CREATORS)  # create_RepVGG_A0 ... create_RepVGG_D2se
 
