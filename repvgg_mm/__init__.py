@@ -13,7 +13,7 @@ from . import mmcv_ops as _mmcv_ops
 
 _mmcv_ops.install()  # before anything below can import mmcv.ops
 
-from . import data, engine  # noqa: E402, F401 (registers)
+from . import data, engine  # noqa: F401 (registers)
 from .models import CREATORS, ImageClassifier, RepVGG, RepVGGClassifier
 from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
 

@@ -1,4 +1,4 @@
-custom_imports = dict(imports=["repvgg_mm", "repvgg_mm.engine", "repvgg_mm.data"], allow_failed_imports=False)
+custom_imports = dict(imports=["repvgg_mm"], allow_failed_imports=False)
 env_cfg = dict(
     cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
 )

@@ -1,0 +1,1 @@
+"""Deployment: converting checkpoints and proving that nothing changed."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class RepVGG(BaseModule):
         dilations: Sequence[int | Sequence[int]] = (1, 1, 1, 1),
         frozen_stages: int = -1,
         norm_eval: bool = False,
-        norm_cfg: Mapping[str, Any] = {"type": "BN"},  # noqa: B006 (never changed)
+        norm_cfg: Mapping[str, Any] = {"type": "BN"},
         with_cp: bool = False,
         deploy: bool = False,
         in_channels: int = 3,
@@ -57,6 +58,7 @@ class RepVGG(BaseModule):
     ) -> None:
         """Build all stages; see the class."""
         super().__init__(init_cfg)
+        self.init_cfg: dict[str, Any] | list[dict[str, Any]] | None
         self.arch = resolve_arch(arch)
         self.out_indices = _check_out_indices(out_indices)
         self.frozen_stages = _check_frozen_stages(frozen_stages)
@@ -77,9 +79,12 @@ class RepVGG(BaseModule):
             stage = self._build_stage(channels, width, stride, per_block[index], layer)
             self.add_module(f"stage{index + 1}", stage)
             channels, layer = width, layer + len(stage)
+        self.to(memory_format=torch.channels_last)
         self._freeze()
 
-    def _build_stage(self, channels: int, width: int, stride: int, dilations: Sequence[int], layer: int) -> nn.Module:
+    def _build_stage(
+        self, channels: int, width: int, stride: int, dilations: Sequence[int], layer: int
+    ) -> nn.Sequential:
         blocks = [
             self._build_block(
                 channels if index == 0 else width,
@@ -107,7 +112,7 @@ class RepVGG(BaseModule):
             One map (N, C, H / stride, W / stride) for each of ``out_indices``, sizes rounded up.
         """
         outputs = []
-        x = self.stage0(x)
+        x = self.stage0(x.contiguous(memory_format=torch.channels_last))  # faster, and so is all that follows
         for index, stage in enumerate(self.stages[1:]):
             x = stage(x)
             if index in self.out_indices:
@@ -152,11 +157,12 @@ class RepVGG(BaseModule):
         """
         from ..checkpoint.pretrained import load_pretrained
 
-        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg] if self.init_cfg else []
+        given = self.init_cfg
+        configs = given if isinstance(given, list) else [given] if given else []
         pretrained = [cfg for cfg in configs if cfg["type"] == "Pretrained"]
         self.init_cfg = [cfg for cfg in configs if cfg["type"] != "Pretrained"]
         super().init_weights()
-        self.init_cfg = configs
+        self.init_cfg = given
         for cfg in pretrained:
             load_pretrained(self, cfg["checkpoint"], cfg.get("prefix"))
 

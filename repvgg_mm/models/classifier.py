@@ -35,12 +35,12 @@ class ImageClassifier(BaseModel):
         self.backbone = MODELS.build(dict(backbone))
         self.linear = nn.Linear(self.backbone.arch.stage_channels[-1], num_classes)
 
-    def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor") -> Any:
+    def forward(self, inputs: Tensor, data_samples: Tensor | None = None, mode: str = "tensor") -> Any:
         """Classify a batch.
 
         Args:
             inputs: preprocessed images, shape (N, 3, H, W).
-            labels: class indices, shape (N,); needed for ``mode='loss'``.
+            data_samples: class indices, shape (N,); needed for ``mode='loss'``.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
@@ -54,9 +54,10 @@ class ImageClassifier(BaseModel):
         if mode == "tensor":
             return logits
         if mode == "predict":
-            known = [None] * len(logits) if labels is None else labels.tolist()
+            known = [None] * len(logits) if data_samples is None else data_samples.tolist()
             return [{"scores": row, "label": label} for row, label in zip(logits.softmax(1), known, strict=True)]
-        if mode != "loss" or labels is None:
-            raise ValueError(f"mode={mode!r} with labels={labels}: choose 'tensor', 'predict', or 'loss' with labels")
-        correct = (logits.detach().argmax(1) == labels).float().mean() * 100
-        return {"loss": F.cross_entropy(logits, labels), "accuracy": correct}
+        if mode != "loss" or data_samples is None:
+            given = "without" if data_samples is None else "with"
+            raise ValueError(f"mode={mode!r} {given} labels: choose 'tensor', 'predict', or 'loss' with labels")
+        correct = (logits.detach().argmax(1) == data_samples).float().mean() * 100
+        return {"loss": F.cross_entropy(logits, data_samples), "accuracy": correct}

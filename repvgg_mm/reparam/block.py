@@ -94,6 +94,8 @@ class RepVGGBlock(nn.Module):
     rbr_1x1: ConvBN
     rbr_identity: _BatchNorm | None
     rbr_reparam: nn.Conv2d | None
+    fold: bool = True
+    """False: always compute by branches. For proofs and measurements; folding is exact."""
 
     def __init__(
         self,
@@ -159,7 +161,7 @@ class RepVGGBlock(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         if self.rbr_reparam is not None:
             out = self.rbr_reparam(x)
-        elif any(bn.training for bn in self._batch_norms()):
+        elif not self.fold or any(bn.training for bn in self.batch_norms()):
             out = self._sum_of_branches(x)
         else:
             out = self.rbr_dense.conv._conv_forward(x, *self._folded_kernel_bias())
@@ -175,7 +177,8 @@ class RepVGGBlock(nn.Module):
             out = out + self.rbr_identity(x)
         return out
 
-    def _batch_norms(self) -> list[_BatchNorm]:
+    def batch_norms(self) -> list[_BatchNorm]:
+        """List the batch normalisations of the branches, in training form."""
         norms = [self.rbr_dense.bn, self.rbr_1x1.bn]
         return norms if self.rbr_identity is None else [*norms, self.rbr_identity]
 
@@ -208,13 +211,9 @@ class RepVGGBlock(nn.Module):
         reparam = nn.Conv2d(
             conv.in_channels,
             conv.out_channels,
-            3,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            padding_mode=conv.padding_mode,
+            kernel_size=3,
             device="meta",
+            **{name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")},
         )
         reparam.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
         reparam.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
@@ -236,7 +235,7 @@ class RepVGGBlock(nn.Module):
 
     def _parameters_and_statistics(self) -> list[Tensor]:
         tensors = [self.rbr_dense.conv.weight, self.rbr_1x1.conv.weight]
-        for bn in self._batch_norms():
+        for bn in self.batch_norms():
             assert bn.running_mean is not None and bn.running_var is not None
             tensors += [bn.running_mean, bn.running_var]
             if bn.affine:

@@ -93,7 +93,7 @@ def repvgg_model_convert(
         ValueError: if the model has no RepVGG block, or ``build_func`` makes another architecture.
     """
     if isinstance(save_path, bool):
-        save_path, do_copy = None, save_path
+        do_copy, save_path = save_path, None
     if isinstance(build_func, (str, os.PathLike)):
         build_func, save_path = None, build_func
     deploy_model = build_func(deploy=True) if build_func is not None else None

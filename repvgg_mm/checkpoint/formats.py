@@ -1,0 +1,127 @@
+"""The two formats of torch.save, read with nothing but the unpickler that runs no code.
+
+torch.load is not used for an untrusted file, whatever unpickler it is given: it hands a zip with a `constants.pkl` to
+the TorchScript loader, may write a `.patch` file for an old one, and trusts the sizes that the file claims.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+
+import torch
+from torch import Tensor
+
+from .unpickle import PlainUnpickler
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+
+def read_zip(file: io.BufferedReader) -> object:
+    """Read the zip format (torch >= 1.6).
+
+    Args:
+        file: Open zip file.
+
+    Returns:
+        The saved object on the CPU, with a `Placeholder` for everything that is not plain data.
+
+    Raises:
+        Exception: Any kind, when the file is damaged or hostile.
+    """
+    with zipfile.ZipFile(file) as archive:
+        root = archive_root(archive)
+        byteorder = f"{root}/byteorder"
+        if byteorder in archive.namelist() and _record(archive, byteorder) != b"little":
+            raise pickle.UnpicklingError("tensors saved on a big-endian machine are not supported")
+        loaded: dict[str, Tensor] = {}
+
+        def load_storage(dtype: torch.dtype, key: str, numel: int, *_: object) -> Tensor:
+            if key not in loaded:
+                loaded[key] = _flat_tensor(bytearray(_record(archive, f"{root}/data/{key}")), dtype)
+            return _checked(loaded[key], dtype, numel)
+
+        return PlainUnpickler(io.BytesIO(_record(archive, f"{root}/data.pkl")), load_storage).load()
+
+
+def read_legacy(file: io.BufferedReader) -> object:
+    """Read the format of torch < 1.6: five pickles, then the storages one after the other.
+
+    Args:
+        file: Open file, at its start.
+
+    Returns:
+        The saved object, as from `read_zip`.
+
+    Raises:
+        Exception: Any kind, when the file is damaged or hostile.
+    """
+    size = os.fstat(file.fileno()).st_size
+    buffers: dict[str, bytearray] = {}
+    loaded: dict[str, Tensor] = {}
+
+    def load_storage(dtype: torch.dtype, key: str, numel: int, view: object = None) -> Tensor:
+        if key not in loaded:
+            nbytes = numel * dtype.itemsize
+            if view is not None or not 0 <= nbytes <= size:
+                raise pickle.UnpicklingError(f"storage {key!r} is a view or larger than the file")
+            buffers[key] = bytearray(nbytes)
+            loaded[key] = _flat_tensor(buffers[key], dtype)
+        return _checked(loaded[key], dtype, numel)
+
+    if PlainUnpickler(file).load() != LEGACY_MAGIC or PlainUnpickler(file).load() != LEGACY_PROTOCOL:
+        raise pickle.UnpicklingError("a pickle that torch.save did not write")
+    PlainUnpickler(file).load()  # sizes of C types on the machine that saved it
+    result = PlainUnpickler(file, load_storage).load()
+    keys = PlainUnpickler(file).load()
+    if not isinstance(keys, list) or set(keys) != set(buffers):
+        raise pickle.UnpicklingError("its list of storages does not fit its tensors")
+    for key in keys:
+        numel = int.from_bytes(file.read(8), "little")
+        if numel != loaded[key].numel() or file.readinto(buffers[key]) != len(buffers[key]):
+            raise pickle.UnpicklingError(f"storage {key!r} is cut short or has another size than its tensors")
+    return result
+
+
+def archive_root(archive: zipfile.ZipFile) -> str:
+    """Find the folder inside the zip that holds `data.pkl`, and refuse TorchScript.
+
+    Args:
+        archive: Open zip file.
+
+    Returns:
+        Name of the folder, without a slash.
+
+    Raises:
+        UnpicklingError: If torch.save did not write this zip.
+    """
+    names = archive.namelist()
+    if any(name.split("/")[-1] == "constants.pkl" for name in names):
+        raise pickle.UnpicklingError("a TorchScript archive holds a program; save model.state_dict() instead")
+    roots = [name.split("/")[0] for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise pickle.UnpicklingError("a zip file that torch.save did not write")
+    return roots[0]
+
+
+def _record(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read one file of the zip. A compressed one could unfold to any size, and torch.save never compresses."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise pickle.UnpicklingError(f"{name!r} is compressed: torch.save did not write this zip")
+    return archive.read(info)
+
+
+def _flat_tensor(buffer: bytearray, dtype: torch.dtype) -> Tensor:
+    """Wrap bytes as a 1-D tensor without a copy (`frombuffer` refuses an empty buffer)."""
+    return torch.frombuffer(buffer, dtype=dtype) if buffer else torch.empty(0, dtype=dtype)
+
+
+def _checked(flat: Tensor, dtype: torch.dtype, numel: int) -> Tensor:
+    """Refuse a storage whose bytes are not what the pickle says: tensors are cut out of it by its numbers."""
+    if flat.dtype is not dtype or flat.numel() != numel:
+        raise pickle.UnpicklingError(f"a storage holds {flat.numel()} {flat.dtype}, the file says {numel} {dtype}")
+    return flat

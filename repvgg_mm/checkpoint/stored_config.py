@@ -1,0 +1,256 @@
+"""The training config that mmengine stores in a checkpoint as Python text: read, changed, written, never executed.
+
+`mmengine.Config.fromstring` executes the text, and mmengine's registry imports and calls whatever a `type` names. A
+checkpoint from somebody else could run anything that way, so the text is read as literals only, and a model is built
+from it only after `check_buildable`, inside `registered_only`.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import CheckpointError
+
+_SCOPES = ("mmengine", "mmseg", "mmdet", "mmpretrain")
+_BACKBONES = ("RepVGG", "RepVGGplus")
+_TYPE = re.compile(rf"(?:(?:{'|'.join(_SCOPES)})\.)?[A-Za-z_]\w*")
+_MODULE = re.compile(r"(?:repvgg_mm|mmseg|mmdet|mmpretrain)(?:\.[A-Za-z_]\w*)*")
+# Names, modes, numbers as text. Brackets, slashes and file suffixes are what code, paths and addresses need: mmcv and
+# mmdet evaluate some string arguments (nms `type`, `warp_mode`) and load some files while they build (`teacher_ckpt`).
+_HARMLESS = re.compile(r"(?!.*\.(?:py|pth?|pkl|ckpt|bin|json|ya?ml)$)[\w .,+-]*")
+_WEIGHT_KEYS = ("init_cfg", "pretrained")  # read by init_weights() alone, never while building
+_WIDTH = 110
+
+
+def find_config_text(checkpoint: object) -> str | None:
+    """Find the config that mmengine stored in a checkpoint.
+
+    Args:
+        checkpoint: What `load_checkpoint` returned.
+
+    Returns:
+        Python text, or None when there is none (also when it is empty: training without a config).
+    """
+    for path in (("meta", "cfg"), ("message_hub", "runtime_info", "cfg")):
+        value = checkpoint
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str) and value.strip():
+            return value
+    return None
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """Read a stored config: assignments of literals, `dict(...)` calls included; nothing is executed.
+
+    A class that was given as `type=torch.optim.SGD` is printed by mmengine without quotes; it becomes that text.
+
+    Args:
+        text: What `find_config_text` returned.
+
+    Returns:
+        Name -> value.
+
+    Raises:
+        CheckpointError: If there is anything else in it; the message names the line.
+    """
+    cfg: dict[str, Any] = {}
+    try:
+        for statement in _parse(text):
+            if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+                raise _refusal(statement)
+            name = statement.targets[0].id
+            if name == "_base_" or len(statement.targets) > 1:
+                raise _refusal(statement)
+            cfg[name] = _literal(statement.value)
+    except (RecursionError, MemoryError, TypeError) as error:  # nested too deeply; a list as a key
+        raise CheckpointError(f"the stored config cannot be read ({type(error).__name__})") from None
+    return cfg
+
+
+def _parse(text: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(text).body
+    except SyntaxError as error:
+        raise CheckpointError(f"the stored config is not Python, line {error.lineno}: {error.msg}") from None
+    except ValueError as error:  # characters that no source text has
+        raise CheckpointError(f"the stored config is not Python: {error}") from None
+
+
+def _refusal(node: ast.AST) -> CheckpointError:
+    """Make the error that names the line and shows what is there."""
+    line, code = getattr(node, "lineno", "?"), ast.unparse(node)
+    return CheckpointError(f"line {line} of the stored config is not a plain value: {code!r:.80}")
+
+
+def _literal(node: ast.expr) -> Any:
+    """Turn one expression into its value."""
+    match node:
+        case ast.Constant(value=str() | int() | float() | None):
+            return node.value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float()) | ast.Name()):
+            return -_literal(node.operand)
+        case ast.Name(id="inf" | "nan"):  # how mmengine prints such a float
+            return float(node.id)
+        case ast.Attribute() if re.fullmatch(r"[\w.]+", name := ast.unparse(node)):
+            return name
+        case ast.List():
+            return [_literal(item) for item in node.elts]
+        case ast.Tuple():
+            return tuple(_literal(item) for item in node.elts)
+        case ast.Set():
+            return {_literal(item) for item in node.elts}
+        case ast.Dict() if None not in node.keys:
+            keys = [_literal(key) for key in node.keys if key]
+            return dict(zip(keys, map(_literal, node.values), strict=True))
+        case ast.Call(func=ast.Name(id="dict"), args=[] | [ast.Dict()]) if all(word.arg for word in node.keywords):
+            first = _literal(node.args[0]) if node.args else {}
+            return first | {str(word.arg): _literal(word.value) for word in node.keywords}
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value="inf" | "-inf" | "nan")], keywords=[]):
+            return float(ast.literal_eval(node.args[0]))
+        case _:
+            raise _refusal(node)
+
+
+def render_config(cfg: dict[str, Any]) -> str:
+    """Write a config as Python text that `parse_config` and `mmengine.Config.fromstring` read back as it was.
+
+    mmengine's own `pretty_text` prints infinite floats as a name that Python does not know, and formats for seconds.
+
+    Args:
+        cfg: Name -> value, as from `parse_config`.
+
+    Returns:
+        One assignment a name.
+
+    Raises:
+        CheckpointError: If a name is no Python name, or a value is none of the kinds that `parse_config` returns.
+    """
+    for name in cfg:
+        if not _is_identifier(name):
+            raise CheckpointError(f"{name!r} cannot be a name in a config")
+    return "".join(f"{name} = {_render(value, 0, len(name) + 3)}\n" for name, value in cfg.items())
+
+
+def _is_identifier(key: object) -> bool:
+    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
+
+
+def _render(value: Any, indent: int, used: int) -> str:
+    """Write one value: on one line if it fits after `used` columns, else one item a line."""
+    if not isinstance(value, dict | list | tuple | set):
+        return _render_scalar(value)
+    opening, closing, items = _parts(value)
+    flat = [label + _render(item, 0, -(10**9)) for label, item in items]
+    line = opening + ", ".join(flat) + ("," if isinstance(value, tuple) and len(flat) == 1 else "") + closing
+    if indent + used + len(line) <= _WIDTH:
+        return line
+    pad = " " * (indent + 4)
+    rows = [f"{pad}{label}{_render(item, indent + 4, len(label) + 1)},\n" for label, item in items]
+    return f"{opening}\n{''.join(rows)}{' ' * indent}{closing}"
+
+
+def _render_scalar(value: object) -> str:
+    if value is not None and not isinstance(value, str | int | float):
+        raise CheckpointError(f"a config cannot hold {value!r:.80} of type {type(value).__name__}")
+    if isinstance(value, float) and value - value != 0:  # inf, -inf, nan
+        return f"float({str(value)!r})"
+    return repr(value)
+
+
+def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any]]]:
+    """Split a container into its brackets and its labelled items."""
+    if isinstance(value, dict):
+        if all(map(_is_identifier, value)):
+            return "dict(", ")", [(f"{key}=", item) for key, item in value.items()]
+        return "{", "}", [(f"{_render_scalar(key)}: ", item) for key, item in value.items()]
+    brackets = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
+    return brackets[0], brackets[1], [("", item) for item in value]
+
+
+def set_deploy(cfg: dict[str, Any]) -> int:
+    """Turn every RepVGG backbone of a config, in place, into its deployed form.
+
+    Its `init_cfg` goes too: the weights it names are of the training form.
+
+    Args:
+        cfg: As from `parse_config`.
+
+    Returns:
+        How many backbones there are.
+    """
+    count = 0
+    for _, part in _walk(cfg, ()):
+        if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
+            part["deploy"] = True
+            part.pop("init_cfg", None)
+            count += 1
+    return count
+
+
+def _walk(value: Any, keys: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], Any]]:
+    """Yield every value inside a config with the keys that lead to it, containers before what they hold."""
+    yield keys, value
+    if isinstance(value, list | tuple | set):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk(item, (*keys, key))
+
+
+def check_buildable(cfg: dict[str, Any]) -> None:
+    """Refuse a stored config whose model could run something else than models when it is built.
+
+    Build it inside `registered_only`, and do not call `init_weights()` on it: `init_cfg` may name any file or address.
+
+    Args:
+        cfg: As from `parse_config`.
+
+    Raises:
+        CheckpointError: If there is no model; a `type` is not the plain name of a class (or one with the scope of an
+            OpenMMLab package); a scope or custom import is of another package; or a text in the model could be code,
+            a path or an address.
+    """
+    if not isinstance(cfg.get("model"), dict):
+        raise CheckpointError("the stored config has no model")
+    for keys, value in _walk(cfg["model"], ("model",)):
+        if keys[-1] == "type" and not (isinstance(value, str) and _TYPE.fullmatch(value)):
+            raise _not_buildable(keys, value, "is not the name of a registered class")
+        if keys[-1] == "_scope_" and value not in _SCOPES:
+            raise _not_buildable(keys, value, "is not an OpenMMLab package")
+        if isinstance(value, str) and not _HARMLESS.fullmatch(value) and not set(keys) & set(_WEIGHT_KEYS):
+            raise _not_buildable(keys, value, "could be code, a path or an address")
+    if cfg.get("default_scope") not in (None, *_SCOPES):
+        raise _not_buildable(("default_scope",), cfg["default_scope"], "is not an OpenMMLab package")
+    custom = cfg.get("custom_imports") or {}
+    imports = custom.get("imports", ()) if isinstance(custom, dict) else (custom,)
+    for module in (imports,) if isinstance(imports, str) else imports or ():
+        if not (isinstance(module, str) and _MODULE.fullmatch(module)):
+            raise _not_buildable(("custom_imports",), module, "is not a module of repvgg_mm or OpenMMLab")
+
+
+def _not_buildable(keys: tuple[object, ...], value: object, reason: str) -> CheckpointError:
+    place = ".".join(map(str, keys))
+    return CheckpointError(f"stored config: {place}={value!r:.80} {reason}; give a config of your own with --config")
+
+
+@contextmanager
+def registered_only() -> Iterator[None]:
+    """Build from mmengine's registries by registered name alone.
+
+    A name that is not registered makes mmengine import it: `type='x'` runs `x.py` of the working folder, and
+    `type='mmengine.put_text'` writes a file. In here that is a KeyError, as for any unknown name.
+    """
+    from mmengine.registry import registry
+
+    original = registry.get_object_from_string
+    registry.get_object_from_string = lambda name: None
+    try:
+        yield
+    finally:
+        registry.get_object_from_string = original

@@ -1,0 +1,114 @@
+"""Proof that two forms of a model compute the same: their outputs on one fixed input."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..reparam import RepVGGBlock
+
+INPUT_SHAPE = (1, 3, 128, 192)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the outputs of two models are apart.
+
+    Attributes:
+        absolute: largest absolute difference of any two output values.
+        relative: that difference divided by the largest absolute value of the same output tensor; the worst tensor.
+    """
+
+    absolute: float
+    relative: float
+
+
+def fixed_input(shape: tuple[int, ...] = INPUT_SHAPE) -> Tensor:
+    """Return the same normal-distributed image every time, without touching the global random state.
+
+    Args:
+        shape: (N, 3, H, W).
+
+    Returns:
+        float32 tensor of that shape.
+    """
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def compare_models(reference: nn.Module, other: nn.Module, image: Tensor | None = None) -> Difference:
+    """Run both models in eval mode on one input and compare every output tensor.
+
+    Args:
+        reference: the training form.
+        other: the deployed form.
+        image: shape (N, 3, H, W); by default ``fixed_input()``.
+
+    Returns:
+        The difference.
+    """
+    x = fixed_input() if image is None else image
+    with torch.inference_mode(), by_branches(reference):
+        wanted = list(_tensors(_outputs(reference.eval(), x)))
+        got = list(_tensors(_outputs(other.eval(), x)))
+    return compare_outputs(wanted, got)
+
+
+@contextmanager
+def by_branches(model: nn.Module) -> Iterator[None]:
+    """Let every block compute by its three branches: a folded block would only be compared with itself.
+
+    Args:
+        model: any model with RepVGG blocks.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    for block in blocks:
+        block.fold = False
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.fold = True
+
+
+def compare_outputs(wanted: list[Tensor], got: list[Tensor]) -> Difference:
+    """Compare two lists of tensors, pair by pair.
+
+    Args:
+        wanted: outputs of the reference.
+        got: as many tensors of the same shapes.
+
+    Returns:
+        The difference; NaN where only one of the two has a NaN.
+    """
+    assert len(wanted) == len(got) > 0
+    absolute = relative = 0.0
+    for a, b in zip(wanted, got, strict=True):
+        difference = (a.double() - b.double()).abs().max()
+        scale = a.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+        absolute = _max_or_nan(absolute, float(difference))
+        relative = _max_or_nan(relative, float(difference / scale))
+    return Difference(absolute, relative)
+
+
+def _max_or_nan(a: float, b: float) -> float:
+    """Return the larger number, or NaN if one is NaN: a broken output must not look perfect."""
+    return a if a >= b or math.isnan(a) else b
+
+
+def _outputs(model: nn.Module, x: Tensor) -> Any:
+    """Raw outputs: logits, head maps, or feature maps where a head's outputs hang on sorted proposals."""
+    if hasattr(model, "roi_head"):
+        return model.extract_feat(x)  # type: ignore[operator]
+    return model(x, mode="tensor") if hasattr(model, "data_preprocessor") else model(x)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)

@@ -1,0 +1,104 @@
+"""A runner ready to test a checkpoint, in training or deployed form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from ..checkpoint import find_config_text, find_state_dict, load_checkpoint, set_deploy
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.pretrained import load_weights
+from ..checkpoint.stored_config import check_buildable, parse_config
+from ..reparam import RepVGGBlock
+from ..reparam.convert import block_prefixes
+from .config import apply_options, load_config
+from .launch import prepare_cpu_processes
+
+
+def build_test_runner(
+    config: str | None,
+    checkpoint: str,
+    deploy: bool = False,
+    work_dir: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+    trust: bool = False,
+) -> Runner:
+    """Build the runner of a config and load a checkpoint into its model, whole or not at all.
+
+    Args:
+        config: config file; None takes the config inside the checkpoint.
+        checkpoint: trained or converted checkpoint; the model is built in the form that the file has.
+        deploy: convert the model in memory after loading.
+        work_dir: folder for logs.
+        options: ``--cfg-options``.
+        launcher: ``--launcher``.
+        trust: unpickle the file, which may run code in it.
+
+    Returns:
+        The runner; ``runner.test()`` gives the metrics.
+
+    Raises:
+        ValueError: if config and checkpoint don't fit, or there is nothing to convert.
+        FileNotFoundError: if a file is missing.
+    """
+    loaded = load_checkpoint(checkpoint, trust)
+    cfg = load_config(config, work_dir, options, launcher) if config else stored_config(loaded, checkpoint)
+    if not config:
+        apply_options(cfg, options or {})
+        cfg.launcher, cfg.work_dir = launcher, work_dir or "work_dirs/test"
+    weights = find_state_dict(loaded).state_dict
+    converted = any(key.endswith("rbr_reparam.weight") for key in weights) and not block_prefixes(weights)
+    if converted and cfg.get("model"):
+        set_deploy(cfg.model)
+    cfg.load_from, cfg.resume = None, False
+    prepare_cpu_processes(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, weights, checkpoint)
+    if deploy:
+        switch_blocks(model)
+    return runner
+
+
+def stored_config(loaded: object, path: str) -> Config:
+    """Return the config inside a checkpoint, read as data; it is never run as Python.
+
+    Args:
+        loaded: the checkpoint.
+        path: where it came from, for messages.
+
+    Returns:
+        The config.
+
+    Raises:
+        CheckpointError: if there is none, or one that only running it would build.
+    """
+    text = find_config_text(loaded)
+    if text is None:
+        raise CheckpointError(f"{path} holds no config: give one before the checkpoint")
+    cfg = parse_config(text)
+    check_buildable(cfg)
+    return Config(cfg)
+
+
+def switch_blocks(model: nn.Module) -> None:
+    """Turn every RepVGG block of a model into its deployed form, in place, and say how many.
+
+    Args:
+        model: any model with RepVGG blocks.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    if not blocks:
+        raise ValueError(f"--deploy: {type(model).__name__} has no RepVGG block to convert")
+    for block in blocks:
+        block.switch_to_deploy()
+    print_log(f"converted {len(blocks)} RepVGG blocks in memory", logger="current")

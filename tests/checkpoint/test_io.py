@@ -1,0 +1,658 @@
+"""Loading without running code, finding the weights, saving atomically."""
+
+import os
+import pickle
+import stat
+import struct
+import warnings
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from repvgg_mm.checkpoint import (
+    CheckpointError,
+    drop_placeholders,
+    find_config_text,
+    find_state_dict,
+    load_checkpoint,
+    parse_config,
+    save_checkpoint,
+)
+from repvgg_mm.checkpoint.formats import LEGACY_MAGIC, LEGACY_PROTOCOL
+from repvgg_mm.checkpoint.unpickle import Placeholder
+
+FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+
+
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return open, (self.marker, "w")
+
+
+class HiddenTouch(Touch):
+    """The same through builtins.getattr and `__import__`, as exploits do it."""
+
+    def __reduce__(self):
+        return eval, (f"open({self.marker!r}, 'w')",)
+
+
+def save(obj, path: Path, legacy: bool = False, protocol: int = 2) -> Path:
+    torch.save(obj, path, _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
+    return path
+
+
+def write_zip(path: Path, data: bytes, records: dict[str, bytes] | None = None, compression: int = 0) -> Path:
+    """A zip as torch.save lays it out, around a pickle of one's own."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", data)
+        for name, content in (records or {}).items():
+            archive.writestr(f"archive/{name}", content)
+    return path
+
+
+def write_legacy(path: Path, data: bytes, tail: bytes = b"") -> Path:
+    """A file of torch < 1.6 around a pickle of one's own."""
+    parts = [pickle.dumps(part, 2) for part in (LEGACY_MAGIC, LEGACY_PROTOCOL, {})]
+    path.write_bytes(b"".join(parts) + data + (tail or pickle.dumps([], 2)))
+    return path
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException], *parts: str) -> None:
+    message = str(error.value)
+    assert message and "\n" not in message and len(message) < 400, message
+    for part in parts:
+        assert part in message, message
+
+
+def equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """To the bit, NaN included."""
+    same = left.dtype == right.dtype and left.shape == right.shape and left.stride() == right.stride()
+    as_bytes = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (left, right)]
+    return same and torch.equal(*as_bytes)
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(3, 5, 7, generator=generator)
+    bits = torch.randint(-(2**15), 2**15, (33,), generator=generator, dtype=torch.int16)
+    halves = {"half": bits.view(torch.float16).clone(), "bf16": bits.view(torch.bfloat16).clone()}
+    floats = {"base": base, "double": base.double(), "complex": torch.view_as_complex(base[..., :2].clone())}
+    whole = {"long": bits.long() * 2**40, "int": bits.int(), "int8": bits.to(torch.int8), "bool": bits > 0}
+    odd = {"nan": torch.tensor([float("nan"), float("-inf"), -0.0]), "scalar": torch.tensor(3), "empty": base[:0]}
+    views = {"transposed": base.transpose(0, 2), "slice": base[1:, ::2, 3], "expanded": base[0, 0].expand(4, 7)}
+    return floats | halves | whole | odd | views
+
+
+# ---- loading: every tensor as it was
+
+
+@FORMATS
+def test_tensors_come_back_to_the_bit(tmp_path: Path, legacy: bool) -> None:
+    saved = tensors()
+    loaded = load_checkpoint(save(saved, tmp_path / "a.pth", legacy))
+    assert list(loaded) == list(saved)
+    for name, tensor in saved.items():
+        assert type(loaded[name]) is torch.Tensor and equal(loaded[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "uint16", "uint64"])
+def test_dtypes_without_a_storage_class(tmp_path: Path, name: str) -> None:
+    tensor = torch.arange(24, dtype=torch.uint8).view(getattr(torch, name)).reshape(1, -1)
+    assert equal(load_checkpoint(save({"x": tensor}, tmp_path / "a.pth"))["x"], tensor)
+
+
+@FORMATS
+def test_views_share_their_storage_again(tmp_path: Path, legacy: bool) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    loaded = load_checkpoint(save({"a": base, "b": base[1:], "c": torch.zeros(2)}, tmp_path / "a.pth", legacy))
+    loaded["a"][2, 0] = -1
+    assert loaded["b"][1, 0] == -1
+    assert loaded["a"].untyped_storage().data_ptr() != loaded["c"].untyped_storage().data_ptr()
+
+
+@FORMATS
+def test_parameters_and_plain_data(tmp_path: Path, legacy: bool) -> None:
+    plain = {"set": {1, 2}, "size": torch.Size([1, 2]), "bytes": b"\x00\xff", "empty": b"", "dtype": torch.float16}
+    plain |= {"device": torch.device("cuda:1"), "complex": 1 + 2j, "array": bytearray(b"ab"), "frozen": frozenset("a")}
+    plain |= {"nested": [(None, True, 2**70, -1.5, "é")], "order": OrderedDict(b=1, a=2)}
+    saved = {"weight": nn.Parameter(torch.ones(2)), "fixed": nn.Parameter(torch.ones(2), requires_grad=False), **plain}
+    loaded = load_checkpoint(save(saved, tmp_path / "a.pth", legacy))
+    assert {key: loaded[key] for key in plain} == plain
+    assert list(loaded["order"]) == ["b", "a"] and type(loaded["order"]) is OrderedDict
+    assert type(loaded["weight"]) is nn.Parameter and loaded["weight"].requires_grad
+    assert type(loaded["fixed"]) is nn.Parameter and not loaded["fixed"].requires_grad
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_pickle_protocol_of_torch_save(tmp_path: Path, protocol: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    loaded = load_checkpoint(save(model.state_dict(), tmp_path / "a.pth", protocol=protocol))
+    assert all(equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+    assert loaded._metadata == model.state_dict()._metadata
+
+
+@FORMATS
+def test_optimizer_state(tmp_path: Path, legacy: bool) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    loaded = load_checkpoint(save(optimizer.state_dict(), tmp_path / "a.pth", legacy))
+    assert equal(loaded["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+# ---- loading: nothing runs
+
+
+@pytest.mark.parametrize("kind", [Touch, HiddenTouch])
+@FORMATS
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, legacy: bool, kind: type[Touch]) -> None:
+    marker = tmp_path / "marker"
+    hub = {"log_scalars": OrderedDict(loss=kind(marker)), "runtime_info": {"epoch": 3}}
+    path = save({"state_dict": {"w": torch.ones(2)}, "message_hub": hub}, tmp_path / "a.pth", legacy)
+    loaded = load_checkpoint(path)
+    assert not marker.exists()
+    assert type(loaded["message_hub"]["log_scalars"]["loss"]) is Placeholder
+    assert loaded["message_hub"]["runtime_info"] == {"epoch": 3}
+    torch.testing.assert_close(find_state_dict(loaded).state_dict["w"], torch.ones(2))
+    load_checkpoint(path, trust=True)["message_hub"]["log_scalars"]["loss"].close()
+    assert marker.exists()  # the attack is real: the trusting load runs it
+
+
+@FORMATS
+def test_weights_that_need_code_are_refused_by_name(tmp_path: Path, legacy: bool) -> None:
+    path = save({"state_dict": {"a": torch.ones(1), "head.weight": Touch(tmp_path / "x")}}, tmp_path / "a.pth", legacy)
+    with pytest.raises(CheckpointError) as error:
+        find_state_dict(load_checkpoint(path))
+    one_line(error, "head.weight", "io.open", "--trust-checkpoint")
+    assert not (tmp_path / "x").exists()
+
+
+def attacks() -> dict[str, bytes]:
+    """Pickles that a full unpickler follows; each ends with a value, so that only refusing can raise."""
+    text = lambda value: b"X" + struct.pack("<I", len(value)) + value.encode()  # noqa: E731
+    command = text("true") + b"\x85"
+    names = {name: f"c{name.replace(' ', chr(10))}\n".encode() for name in ("os system", "builtins getattr")}
+    storage = b"ctorch.storage\nUntypedStorage\n"
+    short = lambda text: b"\x8c" + bytes([len(text)]) + text.encode()  # noqa: E731
+    return {
+        "reduce": b"\x80\x02" + names["os system"] + command + b"R.",
+        "getattr": b"\x80\x02"
+        + names["builtins getattr"]
+        + b"cos\nsystem\nX\x08\x00\x00\x00__call__\x86R"
+        + command
+        + b"R.",
+        "dotted": b"\x80\x04" + short("collections") + short("OrderedDict.__init__.__globals__") + b"\x93.",
+        "other_module": b"\x80\x04" + short("torch.nn.functional") + short("os.system") + b"\x93" + command + b"R.",
+        "newobj": b"\x80\x02csubprocess\nPopen\n" + command + b"\x81.",
+        "newobj_ex": b"\x80\x04" + storage + b"K\x08\x85}X\x09\x00\x00\x00allocatorK\x41s\x92.",
+        "build": b"\x80\x02ctorch.nn.modules.module\nModule\n)\x81N}X\x0c\x00\x00\x00dump_patches\x88s\x86b.",
+        "nested_pickle": b"\x80\x02ctorch.storage\n_load_from_bytes\nC\x04abcd\x85R.",
+        "memo": b"\x80\x02cos\nsystem\nq\x00h\x00" + command + b"R.",
+        "append": b"\x80\x02cos\nenviron\nX\x01\x00\x00\x00aa.",
+        "setitem": b"\x80\x02cos\nenviron\nX\x01\x00\x00\x00aX\x01\x00\x00\x00bs.",
+    }
+
+
+@pytest.mark.parametrize("name", attacks())
+@FORMATS
+def test_foreign_names_become_placeholders(tmp_path: Path, legacy: bool, name: str, monkeypatch) -> None:
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail(f"ran {command}"))
+    before = dict(os.environ), dict(vars(nn.Module))
+    loaded = load_checkpoint((write_legacy if legacy else write_zip)(tmp_path / "a.pth", attacks()[name]))
+    assert type(loaded) is Placeholder
+    assert (dict(os.environ), dict(vars(nn.Module))) == before
+
+
+REFUSED = {
+    "old_instance": b"\x80\x02(S'true'\nios\nsystem\n.",
+    "object": b"\x80\x02(cos\nsystem\nS'true'\no.",
+    "extension": b"\x80\x02\x82\x01.",
+    "text_reference": b"\x80\x02Pstorage\n.",
+    "out_of_band": b"\x80\x05\x97.",
+    "call_of_a_tensor": b"\x80\x02K\x01)R.",
+    "state_of_a_list": b"\x80\x02]}X\x01\x00\x00\x00aK\x01sb.",
+    "codec": b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.",
+    "huge_bytes": b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "cut": b"\x80\x02}X\x01",
+    "empty_stack": b"\x80\x02.",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@FORMATS
+def test_other_tricks_of_pickle_are_refused(tmp_path: Path, legacy: bool, name: str) -> None:
+    path = (write_legacy if legacy else write_zip)(tmp_path / "a.pth", REFUSED[name])
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    one_line(error, "a.pth")
+
+
+def test_state_of_a_state_dict_cannot_shadow_its_methods(tmp_path: Path) -> None:
+    state_dict = OrderedDict(w=torch.ones(1))
+    state_dict.values = "shadow"
+    state_dict._metadata = {"": {"version": 1}}
+    loaded = load_checkpoint(save(state_dict, tmp_path / "a.pth"))
+    assert vars(loaded) == {"_metadata": {"": {"version": 1}}}
+
+
+def crafted(size: int, stride: int, offset: int, numel: int) -> bytes:
+    """A pickle of one float32 tensor over storage '0'."""
+    number = lambda value: b"J" + struct.pack("<i", value)  # noqa: E731
+    reference = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu" + number(numel)
+    cut = number(offset) + number(size) + b"\x85" + number(stride) + b"\x85\x89N"
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + reference + b"tQ" + cut + b"tR."
+
+
+@pytest.mark.parametrize(
+    "numbers", [(9, 1, 0, 8), (2, -1, 1, 8), (2, 1, -1, 8), (-1, 1, 0, 8), (4, 1, 0, 9), (4, 1, 0, 7)]
+)
+def test_a_tensor_outside_its_storage_is_refused(tmp_path: Path, numbers: tuple[int, int, int, int]) -> None:
+    content = torch.arange(8.0).numpy().tobytes()
+    good = load_checkpoint(write_zip(tmp_path / "good.pth", crafted(4, 2, 1, 8), {"data/0": content}))
+    torch.testing.assert_close(good, torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(write_zip(tmp_path / "bad.pth", crafted(*numbers), {"data/0": content}))
+    one_line(error, "bad.pth")
+
+
+def test_a_cut_legacy_storage_is_refused(tmp_path: Path) -> None:
+    keys = pickle.dumps(["0"], 2)
+    data = crafted(4, 2, 1, 8).replace(b"J\x08\x00\x00\x00t", b"J\x08\x00\x00\x00Nt")
+    good = write_legacy(tmp_path / "good.pth", data, keys + struct.pack("<q", 8) + torch.arange(8.0).numpy().tobytes())
+    torch.testing.assert_close(load_checkpoint(good), torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    for tail in (keys + struct.pack("<q", 8) + bytes(31), keys + struct.pack("<q", 7) + bytes(32), b""):
+        with pytest.raises(CheckpointError) as error:
+            load_checkpoint(write_legacy(tmp_path / "bad.pth", data, tail))
+        one_line(error, "bad.pth")
+
+
+@FORMATS
+def test_a_damaged_pickle_ends_in_one_line(tmp_path: Path, legacy: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    good = save({"state_dict": model.state_dict(), "meta": {"a": (1, {2})}}, tmp_path / "good.pth", legacy)
+    head = 1500 if legacy else 0  # of the legacy file, only what comes before the weights
+    content = good.read_bytes() if legacy else zipfile.ZipFile(good).read("good/data.pkl")
+    records = {} if legacy else {f"data/{i}": zipfile.ZipFile(good).read(f"good/data/{i}") for i in range(7)}
+    random, failures = np.random.default_rng(0), 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[random.integers(head or len(damaged))] = random.integers(256)
+        path = tmp_path / "bad.pth"
+        path.write_bytes(damaged) if legacy else write_zip(path, bytes(damaged), records)
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+            failures += 1
+    assert 50 < failures < 150
+
+
+def test_a_legacy_pickled_model_writes_no_patch_file(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "a.pth", legacy=True)
+    loaded = load_checkpoint(path)
+    assert type(loaded) is Placeholder and loaded.name == "torch.nn.modules.container.Sequential"
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+# ---- loading: files that are none
+
+
+def file_of(kind: str, folder: Path) -> Path:
+    path = folder / f"{kind}.pth"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "torchscript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.jit.script(nn.Linear(2, 2)).save(str(path))
+    elif kind == "truncated":
+        path.write_bytes(save({"w": torch.ones(1000)}, path).read_bytes()[:-700])
+    elif kind == "flipped":
+        content = bytearray(save({"w": torch.zeros(1000)}, path).read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"w": np.ones(2)}, 2))
+    elif kind == "foreign_zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    elif kind == "compressed":
+        write_zip(path, pickle.dumps({}, 2), compression=zipfile.ZIP_DEFLATED)
+    elif kind != "missing":
+        contents = {"empty": b"", "text": b"version https://git-lfs\n", "image": b"\x89PNG\r\n\x1a\n" + bytes(99)}
+        path.write_bytes(contents[kind])
+    return path
+
+
+@pytest.mark.parametrize("trust", [False, True], ids=["safe", "trust"])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("folder", "folder"),
+        ("empty", "empty"),
+        ("text", "version https"),
+        ("image", "PNG"),
+        ("truncated", ""),
+        ("pickle", ""),
+        ("torchscript", "TorchScript"),
+        ("foreign_zip", "torch.save did not write"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, kind: str, says: str, trust: bool) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(file_of(kind, tmp_path), trust)
+    one_line(error, kind, says)
+
+
+@pytest.mark.parametrize(("kind", "says"), [("flipped", "CRC"), ("compressed", "compressed"), ("pickle", "torch.save")])
+def test_a_damaged_or_repacked_file(tmp_path: Path, kind: str, says: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(file_of(kind, tmp_path))
+    one_line(error, kind, says)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        load_checkpoint(file_of("missing", tmp_path))
+    one_line(error, "missing.pth")
+
+
+# ---- finding the weights
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
+def test_wrappers_and_prefixes(wrapper: str | None, prefix: str) -> None:
+    names = ["stage0.w", "head.module.weight", "module_list.0"]
+    weights = OrderedDict((prefix + name, torch.ones(1)) for name in names)
+    found = find_state_dict(weights if wrapper is None else {"epoch": 1, wrapper: weights, "optimizer": {}})
+    assert list(found.state_dict) == names
+    assert (found.wrapper, found.prefix) == (wrapper, prefix)
+
+
+def test_a_prefix_that_not_every_name_has_stays() -> None:
+    names = ["module.a.weight", "b.weight"]
+    found = find_state_dict({name: torch.ones(1) for name in names})
+    assert list(found.state_dict) == names and found.prefix == ""
+
+
+def test_module_versions_follow_the_prefix() -> None:
+    model = nn.Module()
+    model.module = nn.Sequential(nn.BatchNorm2d(2))
+    found = find_state_dict({"state_dict": model.state_dict()}).state_dict
+    assert found._metadata == model.module.state_dict()._metadata
+    assert found._metadata["0"] == {"version": 2}
+
+
+def test_parameters_come_out_as_tensors_on_the_same_memory() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    tensor = find_state_dict({"w": parameter}).state_dict["w"]
+    assert type(tensor) is torch.Tensor and not tensor.requires_grad and tensor.data_ptr() == parameter.data_ptr()
+
+
+NOT_WEIGHTS = {
+    "empty dict": {},
+    "optimizer": torch.optim.SGD([torch.ones(1)], lr=0.1).state_dict(),
+    "whole model (Linear)": nn.Linear(1, 1),
+    "models.Net": Placeholder("models.Net"),
+    "list": [torch.ones(1)],
+    "a tensor": torch.ones(1),
+    "'net', 'epoch'": {"net": {"w": torch.ones(1)}, "epoch": 2},
+    "a whole model (Linear); save its state_dict()": {"model": nn.Linear(1, 1)},
+    "'epoch' in the checkpoint is not a plain tensor but a int": {"w": torch.ones(1), "epoch": 3},
+    "the key 3": {"w": torch.ones(1), 3: torch.ones(1)},
+    "sparse": {"w": torch.ones(1), "s": torch.eye(2).to_sparse()},
+}
+
+
+@pytest.mark.parametrize("says", NOT_WEIGHTS)
+def test_what_holds_no_weights_is_named(says: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        find_state_dict(NOT_WEIGHTS[says])
+    one_line(error, says)
+
+
+def test_quantized_weights_need_trust(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    path = save({"w": quantized}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError) as error:
+        find_state_dict(load_checkpoint(path))
+    one_line(error, "_rebuild_qtensor", "--trust-checkpoint")
+
+
+def test_averaged_weights_of_the_authors() -> None:
+    checkpoint = {"model": {"w": torch.zeros(1)}, "ema": {"w": torch.ones(1)}}
+    assert find_state_dict(checkpoint).state_dict["w"] == 0
+    found = find_state_dict(checkpoint, ema=True)
+    assert found.state_dict["w"] == 1 and found.wrapper == "ema"
+
+
+@pytest.mark.parametrize("checkpoint", [{"state_dict": {"w": torch.ones(1)}}, {"w": torch.ones(1)}, [1]])
+def test_no_averaged_weights(checkpoint: object) -> None:
+    with pytest.raises(CheckpointError) as error:
+        find_state_dict(checkpoint, ema=True)
+    one_line(error, "EMA")
+
+
+# ---- checkpoints of a real mmengine Runner
+
+
+@MODELS.register_module()
+class TinyCheckpointModel(BaseModel):
+    def __init__(self, channels: int = 4, init_cfg=None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.conv = nn.Conv2d(3, channels, 3)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        out = self.bn(self.conv(inputs)).relu().mean((1, 2, 3))
+        return {"loss": (out - 1).square().mean()} if mode == "loss" else out
+
+
+@DATASETS.register_module()
+class TinyCheckpointData(Dataset):
+    metainfo = {"classes": ("a", "b"), "palette": [np.int64(1), 2], "offsets": np.zeros(2)}  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int):
+        return {"inputs": torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(index))}
+
+
+@pytest.fixture(scope="module", params=["plain", "ema"])
+def trained(request, tmp_path_factory) -> tuple[Runner, Path]:
+    """Two iterations of training on the CPU, and the file that mmengine's CheckpointHook wrote."""
+    folder = tmp_path_factory.mktemp(request.param)
+    cfg = {
+        "model": {"type": "TinyCheckpointModel", "channels": 5},
+        "work_dir": str(folder),
+        "experiment_name": f"{folder.parent.name}_{folder.name}",
+        "train_dataloader": {
+            "dataset": {"type": "TinyCheckpointData"},
+            "batch_size": 2,
+            "num_workers": 0,
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+            "collate_fn": {"type": "default_collate"},
+        },
+        "train_cfg": {"by_epoch": False, "max_iters": 2},
+        "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.5, "momentum": 0.9}},
+        "param_scheduler": [{"type": "PolyLR", "by_epoch": False, "end": 9}],
+        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": 2, "by_epoch": False}},
+        "custom_hooks": [{"type": "EMAHook", "momentum": 0.25}] if request.param == "ema" else [],
+        "randomness": {"seed": 0},
+        "log_level": "WARNING",
+    }
+    runner = Runner.from_cfg(Config(cfg))
+    runner.train()
+    return runner, folder / "iter_2.pth"
+
+
+def test_a_training_checkpoint_of_mmengine(trained: tuple[Runner, Path]) -> None:
+    runner, path = trained
+    loaded = load_checkpoint(path)
+    trusted = load_checkpoint(path, trust=True)
+    assert torch.serialization.get_unsafe_globals_in_checkpoint(path)  # what weights_only=True stumbles over
+    assert list(loaded) == list(trusted)
+    found, expected = find_state_dict(loaded), trusted["state_dict"]
+    assert (found.wrapper, found.prefix) == ("state_dict", "")
+    assert list(found.state_dict) == list(expected) == list(runner.model.state_dict())
+    assert all(equal(found.state_dict[name], tensor) for name, tensor in expected.items())
+    TinyCheckpointModel(5).load_state_dict(found.state_dict, strict=True)
+    assert type(loaded["message_hub"]["log_scalars"]["train/loss"]) is Placeholder
+    momentum = loaded["optimizer"]["state"][0]["momentum_buffer"]
+    assert equal(momentum, trusted["optimizer"]["state"][0]["momentum_buffer"])
+
+
+def test_the_config_and_meta_of_a_training_checkpoint(trained: tuple[Runner, Path]) -> None:
+    runner, path = trained
+    loaded = load_checkpoint(path)
+    assert parse_config(find_config_text(loaded)) == runner.cfg.to_dict()
+    assert find_config_text({**loaded, "meta": {}}) == find_config_text(loaded)  # the message hub has it too
+    meta, dropped = drop_placeholders(loaded["meta"])
+    assert dropped == ["dataset_meta.palette", "dataset_meta.offsets"]
+    assert meta["dataset_meta"] == {"classes": ("a", "b")} and meta["iter"] == 2
+    assert torch.load(save({"meta": meta}, path.with_name("meta.pth")), weights_only=True)["meta"] == meta
+
+
+def test_averaged_weights_of_mmengine(trained: tuple[Runner, Path]) -> None:
+    runner, path = trained
+    hook = next((hook for hook in runner.hooks if type(hook).__name__ == "EMAHook"), None)
+    if hook is None:
+        with pytest.raises(CheckpointError):
+            find_state_dict(load_checkpoint(path), ema=True)
+        return
+    found = find_state_dict(load_checkpoint(path), ema=True)
+    averaged = hook.ema_model.module.state_dict()
+    assert list(found.state_dict) == list(averaged)
+    assert all(equal(found.state_dict[name], tensor) for name, tensor in averaged.items())
+    raw = load_checkpoint(path)["ema_state_dict"]
+    assert equal(raw["module.conv.weight"], runner.model.state_dict()["conv.weight"])
+    assert not equal(raw["module.conv.weight"], averaged["conv.weight"])
+
+
+def test_averaged_weights_that_were_not_swapped() -> None:
+    weights = {"state_dict": {"w": torch.zeros(1)}, "ema_state_dict": {"module.w": torch.ones(1)}}
+    found = find_state_dict(weights, ema=True)
+    assert found.state_dict == {"w": torch.ones(1)} and (found.wrapper, found.prefix) == ("ema_state_dict", "module.")
+
+
+# ---- saving
+
+
+def test_save_is_read_back_by_torch_and_by_us(tmp_path: Path) -> None:
+    path = tmp_path / "out.pth"
+    save_checkpoint({"state_dict": tensors(), "meta": {"epoch": 1}}, path)
+    for loaded in (torch.load(path, weights_only=True), load_checkpoint(str(path))):
+        assert all(equal(loaded["state_dict"][name], tensor) for name, tensor in tensors().items())
+    assert os.listdir(tmp_path) == ["out.pth"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask  # readable by whom the user lets, as torch.save does
+
+
+def test_an_existing_file_stays_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "out.pth"
+    save_checkpoint({"w": torch.zeros(1)}, path)
+    with pytest.raises(FileExistsError) as error:
+        save_checkpoint({"w": torch.ones(1)}, path)
+    one_line(error, "out.pth", "--force")
+    assert load_checkpoint(path)["w"] == 0
+    save_checkpoint({"w": torch.ones(1)}, path, force=True)
+    assert load_checkpoint(path)["w"] == 1
+
+
+def test_a_loaded_file_may_be_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "out.pth"
+    save_checkpoint({"w": torch.zeros(1 << 20)}, path)
+    loaded = load_checkpoint(path)
+    save_checkpoint({"w": loaded["w"] + 1}, path, force=True)
+    path.write_bytes(b"")
+    torch.testing.assert_close(loaded["w"], torch.zeros(1 << 20))
+
+
+def test_a_failed_save_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "out.pth"
+    save_checkpoint({"w": torch.zeros(1)}, path)
+    with pytest.raises(TypeError, match=r"os\.system"):  # half of it is written by then
+        save_checkpoint({"w": torch.ones(1), "x": Placeholder("os.system")}, path, force=True)
+    assert os.listdir(tmp_path) == ["out.pth"] and load_checkpoint(path)["w"] == 0
+
+
+def test_where_nothing_can_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        save_checkpoint({}, tmp_path / "no" / "out.pth")
+    one_line(missing, str(tmp_path / "no"))
+    with pytest.raises(CheckpointError) as folder:
+        save_checkpoint({}, tmp_path, force=True)
+    one_line(folder, str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+# ---- placeholders
+
+
+def test_placeholders_are_dropped_from_containers() -> None:
+    gone = Placeholder("a.b")
+    shared = {"x": gone, "y": [1, (2, 3)]}
+    data = {
+        "a": shared,
+        "b": [shared],
+        "classes": ("a", gone, "c"),
+        "od": OrderedDict(z=gone, k={1}),
+        gone: 1,
+        "n": None,
+    }
+    clean, dropped = drop_placeholders(data)
+    kept = {"y": [1, (2, 3)]}
+    assert clean == {"a": kept, "b": [kept], "od": OrderedDict(k={1}), "n": None}
+    assert type(clean["od"]) is OrderedDict
+    assert dropped == ["a.x", "classes", "od.z", "<a.b, not loaded>"]
+    assert shared["x"] is gone  # the original is not changed
+
+
+def test_nothing_left() -> None:
+    assert drop_placeholders(Placeholder("a.b")) == (None, ["."])
+    assert drop_placeholders([Placeholder("a.b"), 1]) == (None, ["."])
+
+
+def test_shared_containers_do_not_explode() -> None:
+    data: object = []
+    for _ in range(60):
+        data = [data, data]
+    assert drop_placeholders(data)[1] == []  # 2**60 lists if each were copied where it is met
+
+
+def test_a_container_in_itself_is_an_error() -> None:
+    loop: dict[str, object] = {}
+    loop["a"] = {"b": loop}
+    with pytest.raises(CheckpointError) as error:
+        drop_placeholders(loop)
+    one_line(error, "a.b")
+    deep: object = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(CheckpointError) as error:
+        drop_placeholders(deep)
+    one_line(error, "deep")
