@@ -9,7 +9,7 @@ model = dict(
     auxiliary_head=dict(in_channels=192, channels=64, num_classes=11, ignore_index=11),
 )
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4))
-param_scheduler = [dict(type="PolyLR", eta_min=0, power=0.9, begin=0, end=1200, by_epoch=False)]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=1200, val_interval=300)
+param_scheduler = [dict(type="PolyLR", eta_min=0, power=0.9, begin=0, end=1000, by_epoch=False)]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=1000, val_interval=500)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -32,8 +32,11 @@ val_dataloader = dict(
     dataset=dict(type="ImageFolder", data_root=data_root, split="val", transforms=[dict(type="Resize", size=64)]),
 )
 test_dataloader = val_dataloader
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4))
-param_scheduler = [dict(type="CosineAnnealingLR", eta_min=0, T_max=8, by_epoch=True, convert_to_iter_based=True)]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=8, val_interval=8)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.05))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", eta_min=0, T_max=10, by_epoch=True, convert_to_iter_based=True),
+]
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

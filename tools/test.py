@@ -43,7 +43,6 @@ def main() -> int:
             launcher=args.launcher,
             trust=args.trust_checkpoint,
         )
-        _ = runner.test_loop  # builds the data set: a wrong path shows here
     metrics = runner.test()
     if runner.rank == 0:
         for name, value in metrics.items():

@@ -1,18 +1,19 @@
 """Loading weights into a model so that nothing is left half loaded in silence."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..models.archs import ARCHS
 from ..reparam.convert import block_prefixes, convert_state_dict
 from .errors import CheckpointError
 from .io import find_state_dict, load_checkpoint
 
-_SHOWN = 5
+_SHOWN = 3
 
 
 def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = None) -> None:
@@ -46,7 +47,7 @@ def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
     found = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     if _wants_deployed(backbone) and block_prefixes(found):
         found = dict(convert_state_dict(found))
-    elsewhere = [key for key in weights if not key.startswith(prefix)]
+    elsewhere = {key: tensor for key, tensor in weights.items() if not key.startswith(prefix)}
     _load_whole(backbone, found, source, elsewhere)
 
 
@@ -66,16 +67,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
         raise CheckpointError(f"{source} holds {len(unexpected)} tensors that the model lacks: {_some(unexpected)}")
 
 
-def describe(keys: Iterable[str]) -> str:
+def describe(weights: Mapping[str, Tensor]) -> str:
     """Say what kind of checkpoint has these keys.
 
     Args:
-        keys: names of a state dict.
+        weights: names and tensors of a state dict.
 
     Returns:
-        A phrase such as ``'a deployed RepVGG'``.
+        A phrase such as ``'a RepVGG-B0 in training form'``.
     """
-    names = list(keys)
+    names = list(weights)
+    if block_prefixes(weights):
+        return f"a RepVGG{guess_arch(weights, backbone_prefix(weights))} in training form"
     for fragment, kind in _KINDS.items():
         if any(fragment in name for name in names):
             return kind
@@ -84,7 +87,6 @@ def describe(keys: Iterable[str]) -> str:
 
 _KINDS = {
     "rbr_reparam.": "a deployed RepVGG (rbr_reparam; build with deploy=True, or take the training weights)",
-    "rbr_dense.": "a RepVGG in training form, of another arch or part",
     ".branch_3x3.": "a RepVGG of mmpretrain",
     ".conv_kxk.": "a RepVGG of timm",
     "layer1.0.conv": "a ResNet",
@@ -92,8 +94,36 @@ _KINDS = {
 }
 
 
+def guess_arch(weights: Mapping[str, Tensor], prefix: str = "") -> str:
+    """Name the architectures that have the blocks and widths of some weights.
+
+    Args:
+        weights: names and tensors in training form.
+        prefix: what stands before ``stage0.``.
+
+    Returns:
+        ``'-A0'``; ``' of its own arch'`` if the table has none like it.
+    """
+    for name, arch in ARCHS.items():
+        last = [
+            f"{prefix}stage{stage}.{count - 1}.rbr_dense.conv.weight" for stage, count in enumerate(arch.num_blocks, 1)
+        ]
+        beyond = [
+            f"{prefix}stage{stage}.{count}.rbr_dense.conv.weight" for stage, count in enumerate(arch.num_blocks, 1)
+        ]
+        second = weights.get(f"{prefix}stage1.1.rbr_dense.conv.weight")
+        if any(key not in weights for key in last) or any(key in weights for key in beyond) or second is None:
+            continue
+        widths = tuple(weights[key].shape[0] for key in last)
+        groups = second.shape[0] // second.shape[1]
+        has_se = f"{prefix}stage1.0.se.down.weight" in weights
+        if widths == arch.stage_channels and groups == arch.groups and has_se == (arch.se is not None):
+            return f"-{name}"
+    return " of its own arch"
+
+
 def _load_whole(
-    model: nn.Module, weights: Mapping[str, Tensor], source: str, elsewhere: Iterable[str] = ()
+    model: nn.Module, weights: Mapping[str, Tensor], source: str, elsewhere: Mapping[str, Tensor] = {}
 ) -> list[str]:
     """Load, log and refuse what leaves a part of the model unfilled; return what the model has no place for."""
     wanted = {key: tensor for key, tensor in model.state_dict().items() if key in weights or not _optional(key)}
@@ -110,7 +140,7 @@ def _load_whole(
         shapes = [f"{key} {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}" for key in misshaped]
         raise CheckpointError(
             f"{source} fills {matched} of the {len(wanted)} tensors of {type(model).__name__}; it looks like "
-            f"{describe([*weights, *elsewhere])}; missing: {_some(missing)}; wrong shape: {_some(shapes)}"
+            f"{describe({**weights, **elsewhere})}; missing: {_some(missing)}; wrong shape: {_some(shapes)}"
         )
     model.load_state_dict({key: weights[key] for key in wanted}, strict=False)
     return unexpected

@@ -22,7 +22,7 @@ from ..checkpoint import (
     set_deploy,
 )
 from ..checkpoint.errors import CheckpointError
-from ..reparam.convert import block_prefixes, convert_state_dict
+from ..reparam.convert import block_prefixes, convert_state_dict, nothing_to_convert
 from .parity import Difference
 
 # Limits of the relative difference of outputs. Half-precision weights are rounded once more after fusing.
@@ -81,6 +81,9 @@ def convert_checkpoint(
     loaded = load_checkpoint(path, trust)
     found = find_state_dict(loaded, ema)
     weights = found.state_dict
+    prefixes = block_prefixes(weights)
+    if not prefixes:
+        raise CheckpointError(f"{path}: {nothing_to_convert(weights)}")
     notes: list[str] = []
     cfg = _read_config(loaded, config, notes)
     pair = _build_pair(arch, cfg, config is not None, notes)
@@ -91,7 +94,7 @@ def convert_checkpoint(
     wrapped = found.wrapper is not None or config is not None
     conversion = Conversion(
         content=_wrap(loaded, converted, cfg, notes) if wrapped else converted,
-        blocks=len(block_prefixes(weights)),
+        blocks=len(prefixes),
         untouched={key: tensor for key, tensor in weights.items() if key in converted},
         tolerance=min(TOLERANCE.get(tensor.dtype, FLOAT_TOLERANCE) for tensor in converted.values()),
         notes=notes,

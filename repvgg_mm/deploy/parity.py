@@ -57,6 +57,38 @@ def compare_models(reference: nn.Module, other: nn.Module, image: Tensor | None 
     return compare_outputs(wanted, got)
 
 
+def compare_blocks(reference: nn.Module, other: nn.Module, image: Tensor | None = None) -> list[tuple[str, Difference]]:
+    """Compare the output of every RepVGG block, each fed by the blocks before it in its own model.
+
+    Args:
+        reference: the training form.
+        other: the deployed form.
+        image: shape (N, 3, H, W); by default ``fixed_input()``.
+
+    Returns:
+        Name and difference of each block, in the order of the model.
+    """
+    x = fixed_input() if image is None else image
+    with torch.inference_mode(), by_branches(reference):
+        wanted, got = _block_outputs(reference.eval(), x), _block_outputs(other.eval(), x)
+    return [(name, compare_outputs([wanted[name]], [got[name]])) for name in wanted]
+
+
+def _block_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = {}
+    handles = [
+        block.register_forward_hook(lambda block, args, output, name=name: outputs.__setitem__(name, output.clone()))
+        for name, block in model.named_modules()
+        if isinstance(block, RepVGGBlock)
+    ]
+    try:
+        _outputs(model, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
 @contextmanager
 def by_branches(model: nn.Module) -> Iterator[None]:
     """Let every block compute by its three branches: a folded block would only be compared with itself.

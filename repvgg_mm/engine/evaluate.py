@@ -1,6 +1,7 @@
 """A runner ready to test a checkpoint, in training or deployed form."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from mmengine.config import Config
@@ -10,10 +11,17 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoint import find_config_text, find_state_dict, load_checkpoint, set_deploy
+from ..checkpoint import (
+    check_buildable,
+    find_config_text,
+    find_state_dict,
+    load_checkpoint,
+    parse_config,
+    registered_only,
+    set_deploy,
+)
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
-from ..checkpoint.stored_config import check_buildable, parse_config
 from ..reparam import RepVGGBlock
 from ..reparam.convert import block_prefixes
 from .config import apply_options, load_config
@@ -58,7 +66,9 @@ def build_test_runner(
         set_deploy(cfg.model)
     cfg.load_from, cfg.resume = None, False
     prepare_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    with nullcontext() if config else registered_only():
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        _ = runner.test_loop  # builds the data set: a wrong path shows here
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, weights, checkpoint)
     if deploy:

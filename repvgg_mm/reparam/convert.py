@@ -4,7 +4,7 @@ import copy
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,6 +31,20 @@ def block_prefixes(state_dict: Mapping[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(prefixes))
 
 
+def nothing_to_convert(keys: Iterable[str]) -> str:
+    """Say why a state dict without blocks in training form has none.
+
+    Args:
+        keys: its names.
+
+    Returns:
+        A clause for an error message.
+    """
+    if any(key.endswith("rbr_reparam.weight") for key in keys):
+        return "already deployed: its RepVGG blocks hold rbr_reparam only"
+    return "no RepVGG block in it (no key such as 'stage1.0.rbr_dense.conv.weight')"
+
+
 def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "OrderedDict[str, Tensor]":
     """Convert every RepVGG block of a state dict, by algebra on names and tensors alone.
 
@@ -51,8 +65,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
     """
     prefixes = block_prefixes(state_dict)
     if not prefixes:
-        deployed = any(key.endswith("rbr_reparam.weight") for key in state_dict)
-        raise ValueError("already deployed: its RepVGG blocks hold rbr_reparam only" if deployed else _no_block())
+        raise ValueError(nothing_to_convert(state_dict))
     fused = {prefix: _fuse_block(state_dict, prefix, eps) for prefix in prefixes}
     converted: OrderedDict[str, Tensor] = OrderedDict()
     for key, tensor in state_dict.items():
@@ -136,7 +149,7 @@ def whole_model_convert(
 def _switch_blocks(model: nn.Module) -> nn.Module:
     blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
     if not blocks:
-        raise ValueError(f"{type(model).__name__}: {_no_block()}")
+        raise ValueError(f"{type(model).__name__}: no RepVGG block")
     for block in blocks:
         block.switch_to_deploy()
     return model
@@ -201,7 +214,3 @@ def _save(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Non
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _no_block() -> str:
-    return "no RepVGG block (no key such as 'stage1.0.rbr_dense.conv.weight')"

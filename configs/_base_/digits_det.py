@@ -1,0 +1,47 @@
+# Digit scenes, 128 x 128, boxes and masks (tools/make_digits.py data/digits); $DIGITS or --cfg-options data_root=...
+data_root = "{{$DIGITS:data/digits}}"
+classes = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+metainfo = dict(classes=classes, palette=[(25 * i, 255 - 25 * i, (80 * i) % 256) for i in range(10)])
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="RandomResize", scale=(128, 128), ratio_range=(1.0, 1.25), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(128, 128), allow_negative_crop=True),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="PackDetInputs"),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file="detection/train.json",
+        data_prefix=dict(img="segmentation/images/train"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=20,
+    num_workers=0,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file="detection/val.json",
+        data_prefix=dict(img="segmentation/images/val"),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="CocoMetric", ann_file=data_root + "/detection/val.json", metric="bbox")
+test_evaluator = val_evaluator

@@ -1,0 +1,56 @@
+# Photos of playing cards, 296 / 67 of 360 x 480, six ranks; $PLAYING_CARDS or --cfg-options data_root=... says where.
+data_root = "{{$PLAYING_CARDS:data/playing_cards}}"
+classes = ("ace", "jack", "king", "nine", "queen", "ten")
+palette = [(220, 20, 60), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233)]
+metainfo = dict(classes=classes, palette=palette)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomResize", scale=(480, 360), ratio_range=(0.7, 1.2), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(320, 320), allow_negative_crop=True),
+    dict(type="RandomFlip", prob=0.5, direction="diagonal"),  # half a turn: letters are not mirrored
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(480, 360), keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="PackDetInputs"),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=False,  # new workers each epoch take new seeds, which a resumed run repeats
+    worker_init_fn=dict(type="seed_worker"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="RepeatDataset",
+        times=4,
+        dataset=dict(
+            type="CocoDataset",
+            data_root=data_root,
+            metainfo=metainfo,
+            ann_file="annotations/train.json",
+            data_prefix=dict(img="images/train"),
+            pipeline=train_pipeline,
+        ),
+    ),
+)
+val_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CocoDataset",
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file="annotations/test.json",
+        data_prefix=dict(img="images/test"),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="CocoMetric", ann_file=data_root + "/annotations/test.json", metric="bbox")
+test_evaluator = val_evaluator

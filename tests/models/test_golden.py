@@ -1,0 +1,66 @@
+"""Every architecture gives the numbers of the authors' code."""
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from golden_fill import fill, image
+from torch import Tensor, nn
+
+import repvgg_mm
+from repvgg_mm.deploy.parity import by_branches
+from repvgg_mm.models import ARCHS
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "official_repvgg.json").read_text())["archs"]
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def crc_of_keys(model: nn.Module) -> int:
+    return zlib.crc32("\n".join(sorted(model.state_dict())).encode())
+
+
+def stage_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    outputs = {}
+    for index, stage in enumerate(model.stages):
+        x = outputs[f"stage{index}"] = stage(x)
+    return outputs
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_arch_equals_the_authors(arch: str) -> None:
+    golden = GOLDEN[f"RepVGG-{arch}"]
+    with torch.device("meta"):  # no time for random weights: all are filled below
+        model = getattr(repvgg_mm, f"create_RepVGG_{arch}")()
+    model = fill(model.to_empty(device="cpu")).eval()
+    assert (count(model), len(model.state_dict())) == (golden["train_params"], golden["train_keys"])
+    assert crc_of_keys(model) == golden["train_keys_crc32"]
+    x = image(golden["input"])
+    with torch.no_grad(), by_branches(model):
+        for name, output in stage_outputs(model, x).items():
+            expected = golden["stages"][name]
+            assert list(output.shape) == expected["shape"]
+            torch.testing.assert_close(float(output.double().mean()), expected["mean"], **TOLERANCE)
+            torch.testing.assert_close(float(output.double().std()), expected["std"], **TOLERANCE)
+            torch.testing.assert_close(output[0, :3, 0, 0], torch.tensor(expected["first"]), **TOLERANCE)
+        logits = model(x)
+    torch.testing.assert_close(logits[0, :8], torch.tensor(golden["logits_first8"]), **TOLERANCE)
+    model.switch_to_deploy()
+    assert (count(model), len(model.state_dict())) == (golden["deploy_params"], golden["deploy_keys"])
+    assert crc_of_keys(model) == golden["deploy_keys_crc32"]
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), logits, **TOLERANCE)
+
+
+@pytest.mark.parametrize("arch", ["A0", "B1g4"])
+def test_built_deployed_equals_switched(arch: str) -> None:
+    built = getattr(repvgg_mm, f"create_RepVGG_{arch}")(deploy=True)
+    switched = getattr(repvgg_mm, f"create_RepVGG_{arch}")()
+    switched.switch_to_deploy()
+    shapes = [{key: tensor.shape for key, tensor in model.state_dict().items()} for model in (built, switched)]
+    assert shapes[0] == shapes[1]
