@@ -32,10 +32,10 @@ def main() -> int:
     """Convert."""
     args = parse_args()
     with user_input():
-        if os.path.exists(args.out) and not args.force:
-            raise FileExistsError(f"{args.out} exists: choose another name or use --force")
+        from repvgg_mm.checkpoint import check_writable
         from repvgg_mm.deploy.checkpoint import convert_checkpoint, write_conversion
 
+        check_writable(args.out, args.force)
         conversion = convert_checkpoint(args.checkpoint, args.arch, args.config, args.ema, args.trust_checkpoint)
     for note in conversion.notes:
         print(note)

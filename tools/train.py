@@ -41,6 +41,8 @@ def main() -> int:
         if args.amp:
             enable_amp(cfg)
         if args.resume:
+            # One's own checkpoint: it holds pickled history that torch refuses by default (mmengine 0.10.7 lets it).
+            os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
             cfg.resume = True
             cfg.load_from = None if args.resume == "auto" else args.resume
         prepare_cpu_processes(cfg)

@@ -1,7 +1,19 @@
 # Digit scenes, 128 x 128 (tools/make_digits.py data/digits); $DIGITS or --cfg-options data_root=... says where.
 data_root = "{{$DIGITS:data/digits}}/segmentation"
 classes = ("background", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-palette = [[0, 0, 0]] + [[25 * i, 255 - 25 * i, (80 * i) % 256] for i in range(10)]
+palette = [
+    [24, 24, 32],
+    [229, 72, 77],
+    [247, 144, 54],
+    [250, 208, 64],
+    [150, 204, 74],
+    [30, 150, 96],
+    [64, 206, 216],
+    [64, 116, 232],
+    [142, 92, 224],
+    [230, 112, 204],
+    [170, 116, 76],
+]
 metainfo = dict(classes=classes, palette=palette)
 train_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..reparam.save import save_atomically
 from .errors import CheckpointError
 from .formats import archive_root, read_legacy, read_zip
 from .unpickle import Placeholder
@@ -188,20 +187,29 @@ def save_checkpoint(obj: object, path: str | Path, force: bool = False) -> None:
         FileNotFoundError: If its folder does not exist.
         CheckpointError: If the path is a folder.
     """
+    check_writable(path, force)
+    save_atomically(obj, path)
+
+
+def check_writable(path: str | Path, force: bool = False) -> None:
+    """Refuse a path that `save_checkpoint` would refuse; worth asking before long work.
+
+    Args:
+        path: Where to write.
+        force: Replace an existing file.
+
+    Raises:
+        FileExistsError: If the file exists and `force` is not set.
+        FileNotFoundError: If its folder does not exist.
+        CheckpointError: If the path is a folder.
+    """
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name a file")
     if path.exists() and not force:
-        raise FileExistsError(f"{path} exists already; choose another name or use --force")
+        raise FileExistsError(f"{path} exists: choose another name or use --force")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            torch.save(obj, file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def drop_placeholders(obj: object) -> tuple[Any, list[str]]:

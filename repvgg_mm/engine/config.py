@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 
@@ -58,8 +59,10 @@ def enable_amp(cfg: Config) -> None:
         cfg: the config, changed in place.
 
     Raises:
-        ValueError: if the config's optimizer wrapper is of a kind that has no AMP form.
+        ValueError: if there is no GPU, or the config's optimizer wrapper is of a kind that has no AMP form.
     """
+    if not torch.cuda.is_available():
+        raise ValueError("--amp needs a GPU: mmengine's AmpOptimWrapper has no CPU form")
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not {kind!r}")

@@ -5,13 +5,12 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from .block import RepVGGBlock
 from .fuse import BNParams, first_bad_variance, fuse_branches
+from .save import save_atomically
 
 _DENSE = "rbr_dense.conv.weight"
 _BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
@@ -113,7 +112,7 @@ def repvgg_model_convert(
     if not do_copy and deploy_model is None:
         deploy_model = _switch_blocks(model)
         if save_path is not None:
-            _save(deploy_model.state_dict(), save_path)
+            save_atomically(deploy_model.state_dict(), save_path)
         return deploy_model
     return whole_model_convert(model, deploy_model, save_path)
 
@@ -142,7 +141,7 @@ def whole_model_convert(
             raise ValueError(f"deploy_model is not the deployed form of train_model: {error}") from error
         converted = deploy_model
     if save_path is not None:
-        _save(converted.state_dict(), save_path)
+        save_atomically(converted.state_dict(), save_path)
     return converted
 
 
@@ -204,13 +203,3 @@ def _copy_metadata(source: Mapping[str, Tensor], target: "OrderedDict[str, Tenso
         branches = tuple(prefix + "rbr_" for prefix in prefixes)
         kept = {name: entry for name, entry in metadata.items() if not name.startswith(branches)}
         target._metadata = OrderedDict(kept)  # type: ignore[attr-defined]
-
-
-def _save(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(state_dict, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

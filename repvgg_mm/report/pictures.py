@@ -61,7 +61,7 @@ def widen(marks: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     """Make every mark (H, W) wider by some pixels to each side, one axis after the other, which is much quicker."""
     for axis in (0, 1):
         margin = [(by, by) if axis == side else (0, 0) for side in (0, 1)]
-        marks = sliding_window_view(np.pad(marks, margin), 2 * by + 1, axis).any(axis=-1)
+        marks = np.asarray(sliding_window_view(np.pad(marks, margin), 2 * by + 1, axis).any(axis=-1))
     return marks
 
 
