@@ -13,7 +13,7 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     collate_fn=dict(type="default_collate"),
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="ReplaySampler"),
     dataset=dict(
         type="ImageFolder",
         data_root=data_root,

@@ -60,7 +60,7 @@ class Commands:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env={**os.environ, **self.environment, "PYTHON": sys.executable},
+                env={**os.environ, **self.environment, "PYTHON": sys.executable, "PYTHONWARNINGS": "ignore"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

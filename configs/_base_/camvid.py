@@ -15,6 +15,7 @@ palette = [
     [0, 128, 192],
 ]
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=(480, 360), ratio_range=(0.6, 1.6), keep_ratio=True),
@@ -36,7 +37,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
+    sampler=dict(type="ReplaySampler", infinite=True),
     dataset=dict(data_prefix=dict(img_path="images/train", seg_map_path="annotations/train"), pipeline=train_pipeline, **dataset),
 )
 val_dataloader = dict(

@@ -1,6 +1,7 @@
 # Cityscapes, 2,975 training and 500 validation images of 1024 x 2048; $CITYSCAPES or --cfg-options data_root=... says where.
 data_root = "{{$CITYSCAPES:data/cityscapes}}"
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -19,7 +20,7 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
+    sampler=dict(type="ReplaySampler", infinite=True),
     dataset=dict(
         type="CityscapesDataset",
         data_root=data_root,

@@ -16,6 +16,7 @@ palette = [
 ]
 metainfo = dict(classes=classes, palette=palette)
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=(128, 128), ratio_range=(1.0, 1.25), keep_ratio=True),
@@ -26,7 +27,7 @@ test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), d
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
+    sampler=dict(type="ReplaySampler", infinite=True),
     dataset=dict(
         type="BaseSegDataset",
         data_root=data_root,

@@ -8,6 +8,8 @@ import torch
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
+from ..engine.randomness import Draw
+
 
 @DATASETS.register_module()
 class ImageFolder(Dataset[dict[str, Any]]):
@@ -61,6 +63,8 @@ class ImageFolder(Dataset[dict[str, Any]]):
         Returns:
             ``inputs``, uint8 (3, H, W) in RGB, and ``data_samples``, the class index.
         """
+        if isinstance(index, Draw):
+            index.seed_everything()
         image, label = self._images[index]
         return {"inputs": image.as_subclass(torch.Tensor), "data_samples": label}
 

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
@@ -102,8 +103,8 @@ def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:
     import_modules_from_strings(**cfg.get("custom_imports", {"imports": []}))
     init_default_scope(cfg.get("default_scope", "mmengine"))
     with nullcontext() if trusted else registered_only():
-        train = MODELS.build(deepcopy(cfg["model"]))
+        train = MODELS.build(Config(cfg).model)  # Config: the libraries read their settings as attributes
         if not set_deploy(cfg["model"]):
             raise CheckpointError("the config has no model with type='RepVGG'")
-        deploy = MODELS.build(cfg["model"])
+        deploy = MODELS.build(Config(cfg).model)
     return ModelPair(train, deploy, backbone_only=False)

@@ -1,6 +1,6 @@
 """Training and testing: configs, processes, random numbers, metrics."""
 
 from .metrics import TopKAccuracy
-from .randomness import ReplaySeedHook, seed_worker
+from .randomness import ReplaySampler, ReplaySeedHook, SeedTransforms
 
-__all__ = ["ReplaySeedHook", "TopKAccuracy", "seed_worker"]
+__all__ = ["ReplaySampler", "ReplaySeedHook", "SeedTransforms", "TopKAccuracy"]

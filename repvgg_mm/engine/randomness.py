@@ -1,56 +1,120 @@
-"""Random numbers that depend on the iteration only, so that a resumed run continues with the same losses.
+"""Random numbers that depend on the place in the training only, so that a resumed run continues with the same losses.
 
-mmengine resumes weights, optimizer and schedule, but not the random state: dropout and augmentation would go another
-way. Deriving each seed from (seed, rank, iteration) needs no stored state and works on any number of processes.
+mmengine resumes weights, optimizer and schedule, but no random state: dropout and augmentation would go another way.
+Here every draw has a seed of its own, made from the run's seed and a position: the sample's in the stream of samples
+(augmentation), or the iteration (dropout). That needs no stored state, and works with any number of workers.
 """
 
+import math
 import random
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.hooks import Hook
-from mmengine.registry import FUNCTIONS, HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
+from mmengine.runner import Runner
+from torch.utils.data import Sampler
 
 
 @HOOKS.register_module()
 class ReplaySeedHook(Hook):
-    """Seed before every iteration (dropout) and, in epoch-based training, before every epoch (augmentation).
-
-    Iteration-based loops need no seed for augmentation: mmengine replays their data from the start when it resumes.
-    """
+    """Seed what the model draws (dropout) before every iteration."""
 
     priority = "VERY_HIGH"
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seed what the data loader and its workers draw in this epoch."""
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            seed = _derive(runner, runner.epoch, stream=0)
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed what the model draws in this iteration."""
-        torch.manual_seed(_derive(runner, runner.iter, stream=1))
+        """Seed torch from the run's seed, the process and the iteration."""
+        torch.manual_seed(_mix(runner.seed, runner.rank, runner.iter))
 
 
-@FUNCTIONS.register_module()
-def seed_worker(worker_id: int) -> None:
-    """Seed numpy and random of a data loader's worker from torch, which DataLoader seeds anew each epoch.
-
-    mmengine's own function gives a worker the same seed every epoch, and so the same augmentations.
+class Draw(int):
+    """Index of a sample that carries the seed of its augmentation through data set, workers and pipeline.
 
     Args:
-        worker_id: number of the worker; its torch seed differs by it already.
+        index: index of the sample.
+        seed: 32 bits.
     """
-    seed = torch.initial_seed() % 2**32
-    np.random.seed(seed)
-    random.seed(seed)
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int) -> "Draw":
+        """Make the index; see the class."""
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __reduce__(self) -> tuple[type["Draw"], tuple[int, int]]:
+        """Keep the seed on the way to a worker."""
+        return Draw, (int(self), self.seed)
+
+    def seed_everything(self) -> None:
+        """Seed numpy, random and torch for the augmentation of this sample."""
+        np.random.seed(self.seed)
+        random.seed(self.seed)
+        torch.manual_seed(self.seed)
 
 
-def _derive(runner: Runner, step: int, stream: int) -> int:
-    """Mix seed, rank and step into 32 bits; neighbouring steps must not give neighbouring generators."""
-    sequence = np.random.SeedSequence([runner.seed, runner.rank, step, stream])
-    return int(sequence.generate_state(1)[0])
+@DATA_SAMPLERS.register_module()
+class ReplaySampler(Sampler[int]):
+    """Shuffled samples of all epochs as one endless stream, dealt to the processes in turn, each with its own seed.
+
+    Args:
+        dataset: only its length is used.
+        seed: of the shuffling; by default one that all processes agree on.
+        infinite: False ends after an epoch (``EpochBasedTrainLoop``), True never (``IterBasedTrainLoop``).
+    """
+
+    def __init__(self, dataset: Sized, seed: int | None = None, infinite: bool = False) -> None:
+        """Find out which process this is; see the class."""
+        self._size = len(dataset)
+        self._seed = sync_random_seed() if seed is None else seed
+        self._infinite = infinite
+        self._rank, self._world_size = get_dist_info()
+        self._start = 0
+
+    def __len__(self) -> int:
+        """Samples of one epoch that this process gets; rounded up, so that all get as many."""
+        return math.ceil(self._size / self._world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the next pass at this epoch; called by mmengine."""
+        if not self._infinite:
+            self._start = epoch * len(self)
+
+    def skip(self, num_samples: int) -> None:
+        """Start the next pass after so many of this process's samples; called by mmengine when it resumes."""
+        self._start += num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        """Deal this process's samples."""
+        position = self._start
+        end = math.inf if self._infinite else self._start + len(self)
+        shuffled_epoch, order = -1, torch.empty(0)
+        while position < end:
+            epoch, place = divmod(position, len(self))
+            if epoch != shuffled_epoch:
+                generator = torch.Generator().manual_seed(_mix(self._seed, epoch))
+                shuffled_epoch, order = epoch, torch.randperm(self._size, generator=generator)
+            index = int(order[(place * self._world_size + self._rank) % self._size])
+            yield Draw(index, _mix(self._seed, self._rank, position))
+            position += 1
+
+
+@TRANSFORMS.register_module()
+class SeedTransforms:
+    """First step of a training pipeline: seed the steps behind it with what ``ReplaySampler`` gave the sample."""
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Seed from ``results['sample_idx']``, where mmengine's data sets put the index; pass the results on."""
+        index = results["sample_idx"]
+        if isinstance(index, Draw):
+            index.seed_everything()
+        return results
+
+
+def _mix(*numbers: int) -> int:
+    """Mix numbers into 32 bits; neighbouring numbers must not give neighbouring generators."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
