@@ -1,37 +1,13 @@
 # python tools/train.py configs/repvgg_digits.py
 # A small RepVGG classifies handwritten digits on photos: the pretraining act of `make demo`. Recipe: our own.
 # Measured: see the README's demo table.
-_base_ = ["_base_/cls_runtime.py"]
-data_root = "{{$DIGITS:data/digits}}/classification"
+_base_ = ["_base_/digits_cls.py", "_base_/cls_runtime.py"]
 model = dict(
     type="ImageClassifier",
     num_classes=10,
     data_preprocessor=dict(type="ImgDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(type="RepVGG", arch=dict(num_blocks=(1, 2, 4, 1), width_multiplier=(0.5, 0.5, 0.5, 0.5))),
 )
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=0,
-    collate_fn=dict(type="default_collate"),
-    sampler=dict(type="ReplaySampler"),
-    dataset=dict(
-        type="ImageFolder",
-        data_root=data_root,
-        split="train",
-        transforms=[
-            dict(type="RandomResizedCrop", size=64, scale=(0.6, 1.0)),
-            dict(type="ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
-        ],
-    ),
-)
-val_dataloader = dict(
-    batch_size=100,
-    num_workers=0,
-    collate_fn=dict(type="default_collate"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(type="ImageFolder", data_root=data_root, split="val", transforms=[dict(type="Resize", size=64)]),
-)
-test_dataloader = val_dataloader
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=30),
