@@ -121,7 +121,7 @@ def test_mmseg_inferencer_opens_a_converted_checkpoint_alone(digits: Path, finet
     assert tool("convert", finetuned / "iter_4.pth", deployed, digits=digits).returncode == 0
     picture = next((digits / "segmentation/images/val").glob("*.png"))
     script = (
-        "from mmseg.apis import MMSegInferencer\n"
+        "import repvgg_mm\nfrom mmseg.apis import MMSegInferencer\n"
         f"inferencer = MMSegInferencer(None, weights={str(deployed)!r}, device='cpu')\n"
         f"print(inferencer({str(picture)!r})['predictions'].shape)\n"
         "print(sum(hasattr(m, 'rbr_dense') for m in inferencer.model.modules()))"
