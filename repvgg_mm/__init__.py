@@ -1,13 +1,12 @@
 """RepVGG as a first-class OpenMMLab backbone; importing this registers everything."""
 
+from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING, Any
 
-try:
-    import mmengine as _mmengine  # noqa: F401
-except ImportError as error:
+if _missing := [name for name in ("mmengine", "mmcv") if _find_spec(name) is None]:
     raise ImportError(
-        "repvgg_mm needs the OpenMMLab packages: pip install 'repvgg_mm[onedl]' (or 'repvgg_mm[openmmlab]')"
-    ) from error
+        f"repvgg_mm needs {' and '.join(_missing)}: pip install 'repvgg_mm[onedl]' (or 'repvgg_mm[openmmlab]')"
+    )
 
 from . import mmcv_ops as _mmcv_ops
 
