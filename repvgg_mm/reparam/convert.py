@@ -6,10 +6,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .block import RepVGGBlock
-from .fuse import BNParams, first_bad_variance, fuse_branches
+from .fuse import BNParams, fuse_branches
 from .save import save_atomically
 
 _DENSE = "rbr_dense.conv.weight"
@@ -178,9 +179,10 @@ def _must_have_identity(prefix: str) -> bool:
 def _take_bn(state_dict: Mapping[str, Tensor], prefix: str, channels: int, eps: float) -> BNParams:
     mean = _take(state_dict, prefix + "running_mean", (channels,))
     variance = _take(state_dict, prefix + "running_var", (channels,))
-    bad = first_bad_variance([(prefix + "running_var", variance)])
-    if bad is not None:
-        raise ValueError(f"{bad} holds a negative or non-finite variance: the training diverged or the file is damaged")
+    if not bool((torch.isfinite(variance) & (variance >= 0)).all()):
+        raise ValueError(
+            f"{prefix}running_var holds a negative or non-finite variance: the training diverged or the file is damaged"
+        )
     affine = prefix + "weight" in state_dict or prefix + "bias" in state_dict
     weight = _take(state_dict, prefix + "weight", (channels,)) if affine else None
     bias = _take(state_dict, prefix + "bias", (channels,)) if affine else None

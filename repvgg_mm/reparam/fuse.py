@@ -6,7 +6,6 @@ equivalent kernel and training with fixed statistics. Nothing here draws random 
 Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3 (arXiv:2101.03697).
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -132,18 +131,3 @@ def fuse_branches(
     kernel = kernel + pad_1x1_to_3x3(centre)
     dtype = dense[0].dtype
     return kernel.to(dtype), bias.to(dtype)
-
-
-def first_bad_variance(branches: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Find a running variance that no training can have produced.
-
-    Args:
-        branches: names and running variances, each of shape (C,).
-
-    Returns:
-        Name of the first variance that holds a NaN, an infinity or a negative number; None if all are sound.
-    """
-    for name, variance in branches:
-        if not bool((torch.isfinite(variance) & (variance >= 0)).all()):
-            return name
-    return None
