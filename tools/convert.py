@@ -4,6 +4,9 @@ Example:
     python tools/convert.py work_dirs/digits/iter_600.pth deployed.pth            # config found in the checkpoint
     python tools/convert.py RepVGG-A0-train.pth RepVGG-A0-deploy.pth -a A0        # the authors' published weights
     python tools/convert.py epoch_12.pth deployed.pth --config configs/retinanet_repvgg_a0_coco.py --ema
+    python tools/convert.py timm_repvgg_a0.safetensors deployed.pth -a A0         # weights of timm or mmpretrain
+    python tools/convert.py RepVGG-A0-train.pth timm.safetensors --to timm        # the same form, with timm's names
+    python tools/convert.py epoch_120.pth RepVGG-A0-deploy.pth --publish          # RepVGG-A0-deploy-1a2b3c4d.pth
 
 Exit code: 0 written; 1 the outputs of both forms differ, nothing written; 2 bad input, nothing written.
 """
@@ -22,6 +25,10 @@ def parse_args() -> argparse.Namespace:
     known = parser.add_mutually_exclusive_group()
     known.add_argument("-a", "--arch", help="architecture, to compare the backbone's outputs: A0 ... B3g4, D2se")
     known.add_argument("--config", help="config of the whole model, to compare its outputs")
+    known.add_argument(
+        "--to", metavar="LAYOUT", help="change the names only, to those of authors, mmpretrain, timm or repvgg_mm"
+    )
+    parser.add_argument("--publish", action="store_true", help="weights only; 8 digits of their SHA-256 in OUT's name")
     parser.add_argument("--ema", action="store_true", help="convert the EMA weights instead of the trained ones")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
@@ -33,10 +40,13 @@ def main() -> int:
     args = parse_args()
     with user_input():
         from repvgg_mm.checkpoint import check_writable
-        from repvgg_mm.deploy.checkpoint import convert_checkpoint, write_conversion
+        from repvgg_mm.deploy.checkpoint import convert_checkpoint, rename_checkpoint, write_conversion
 
         check_writable(args.out, args.force)
-        conversion = convert_checkpoint(args.checkpoint, args.arch, args.config, args.ema, args.trust_checkpoint)
+        if args.to:
+            conversion = rename_checkpoint(args.checkpoint, args.to, args.ema, args.trust_checkpoint)
+        else:
+            conversion = convert_checkpoint(args.checkpoint, args.arch, args.config, args.ema, args.trust_checkpoint)
     for note in conversion.notes:
         print(note)
     if conversion.difference:
@@ -48,12 +58,11 @@ def main() -> int:
         print(f"the two forms differ: {args.out} was not written")
         return CHECK_FAILED
     with user_input():
-        write_conversion(conversion, args.out, args.force)
-    print(
-        f"converted {conversion.blocks} RepVGG blocks; {len(conversion.untouched)} other tensors identical to the bit"
-    )
-    before, after = (os.path.getsize(file) / 1e6 for file in (args.checkpoint, args.out))
-    print(f"wrote {args.out} ({after:.1f} MB, was {before:.1f} MB)")
+        out = write_conversion(conversion, args.out, args.force, args.publish)
+    done = f"renamed as in {args.to};" if args.to else f"converted {conversion.blocks} RepVGG blocks;"
+    print(f"{done} {len(conversion.untouched)} {'' if args.to else 'other '}tensors identical to the bit")
+    before, after = (os.path.getsize(file) / 1e6 for file in (args.checkpoint, out))
+    print(f"wrote {out} ({after:.1f} MB, was {before:.1f} MB)")
     return DONE
 
 

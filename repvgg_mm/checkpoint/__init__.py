@@ -2,6 +2,8 @@
 
 from .errors import CheckpointError
 from .io import StateDictLocation, check_writable, drop_placeholders, find_state_dict, load_checkpoint, save_checkpoint
+from .layouts import LAYOUTS, PEERS, from_ours, recognise, to_ours
+from .publish import publish
 from .stored_config import (
     check_buildable,
     find_config_text,
@@ -12,6 +14,8 @@ from .stored_config import (
 )
 
 __all__ = [
+    "LAYOUTS",
+    "PEERS",
     "CheckpointError",
     "StateDictLocation",
     "check_buildable",
@@ -19,10 +23,14 @@ __all__ = [
     "drop_placeholders",
     "find_config_text",
     "find_state_dict",
+    "from_ours",
     "load_checkpoint",
     "parse_config",
+    "publish",
+    "recognise",
     "registered_only",
     "render_config",
     "save_checkpoint",
     "set_deploy",
+    "to_ours",
 ]

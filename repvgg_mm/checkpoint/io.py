@@ -14,6 +14,7 @@ from torch import Tensor
 from ..reparam.save import save_atomically
 from .errors import CheckpointError
 from .formats import archive_root, read_legacy, read_zip
+from .safetensors import SUFFIX, read_safetensors, write_safetensors
 from .unpickle import Placeholder
 
 _WRAPPERS = ("state_dict", "model")  # mmengine, mmseg, mmdet and the authors' train.py; the authors' RepVGGplus
@@ -23,10 +24,10 @@ _OPEN = object()
 
 
 def load_checkpoint(path: str | Path, trust: bool = False) -> object:
-    """Load a file that torch.save wrote, to the CPU, without running any code in it.
+    """Load a file of torch.save or of safetensors to the CPU, without running any code in it.
 
     Args:
-        path: Checkpoint file, in the zip format (torch >= 1.6) or the one before.
+        path: Checkpoint file, in the zip format (torch >= 1.6) or the one before; or ``.safetensors``.
         trust: Unpickle everything instead. The file can then run any code: only for one's own files.
 
     Returns:
@@ -42,6 +43,8 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> object:
         raise CheckpointError(f"{path} is a folder, not a checkpoint file")
     if not path.exists():
         raise FileNotFoundError(f"no such checkpoint file: {path}")
+    if path.suffix == SUFFIX:
+        return read_safetensors(path)
     try:
         return _read(path, trust)
     except Exception as error:  # a broken or hostile pickle can end in any exception
@@ -175,20 +178,24 @@ def _describe(value: object) -> str:
 
 
 def save_checkpoint(obj: object, path: str | Path, force: bool = False) -> None:
-    """Save with torch.save so that the file is either complete or not there.
+    """Save so that the file is either complete or not there.
 
     Args:
         obj: What to save.
-        path: Where; its folder must exist.
+        path: Where; its folder must exist. `.safetensors` holds a state dict and `meta` only.
         force: Replace an existing file.
 
     Raises:
         FileExistsError: If the file exists and `force` is not set.
         FileNotFoundError: If its folder does not exist.
-        CheckpointError: If the path is a folder.
+        CheckpointError: If the path is a folder, or the format can't hold `obj`.
+        ImportError: If safetensors is needed and not installed.
     """
     check_writable(path, force)
-    save_atomically(obj, path)
+    if Path(path).suffix == SUFFIX:
+        save_atomically(obj, path, write_safetensors)
+    else:
+        save_atomically(obj, path)
 
 
 def check_writable(path: str | Path, force: bool = False) -> None:

@@ -1,7 +1,7 @@
 """Loading weights into a model so that nothing is left half loaded in silence."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import torch
@@ -12,6 +12,7 @@ from ..models.archs import ARCHS
 from ..reparam.convert import block_prefixes, convert_state_dict
 from .errors import CheckpointError
 from .io import find_state_dict, load_checkpoint
+from .layouts import PEERS, from_ours, recognise, to_ours
 
 _SHOWN = 3
 
@@ -36,13 +37,15 @@ def fill_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
 
     Args:
         backbone: a RepVGG, in training or deployed form; weights in training form are converted for the latter.
-        weights: names and tensors.
+        weights: names and tensors, ours or those of another code base (see ``layouts``).
         source: where they come from, for messages.
         prefix: what stands before ``stage0.`` in the names; found by itself if not given.
 
     Raises:
         CheckpointError: if nothing, or only a part of the backbone, is there; says what the weights look like.
     """
+    if recognise(weights) in PEERS:
+        weights = _renamed(weights, to_ours, source)
     prefix = backbone_prefix(weights) if prefix is None else prefix
     found = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
     if _wants_deployed(backbone) and block_prefixes(found):
@@ -56,12 +59,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
 
     Args:
         model: receives the weights.
-        weights: names and tensors.
+        weights: names and tensors, ours or those of another code base (see ``layouts``).
         source: where they come from, for messages.
 
     Raises:
         CheckpointError: if a tensor is missing, unexpected or of another shape.
     """
+    layout = recognise(model.state_dict())
+    if layout is not None and recognise(weights) not in (layout, None):
+        weights = _renamed(weights, lambda theirs: from_ours(to_ours(theirs), layout), source)
     unexpected = _load_whole(model, weights, source)
     if unexpected:
         raise CheckpointError(f"{source} holds {len(unexpected)} tensors that the model lacks: {_some(unexpected)}")
@@ -144,6 +150,17 @@ def _load_whole(
         )
     model.load_state_dict({key: weights[key] for key in wanted}, strict=False)
     return unexpected
+
+
+def _renamed(
+    weights: Mapping[str, Tensor], rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], source: str
+) -> Mapping[str, Tensor]:
+    """Give weights of another layout the names that are wanted."""
+    print_log(f"{source}: named as in {recognise(weights)}, renamed", logger="current")
+    try:
+        return rename(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _optional(key: str) -> bool:

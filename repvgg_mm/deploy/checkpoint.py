@@ -4,6 +4,7 @@ Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021,
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +13,19 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import (
+    PEERS,
     drop_placeholders,
     find_config_text,
     find_state_dict,
+    from_ours,
     load_checkpoint,
     parse_config,
+    publish,
+    recognise,
     render_config,
     save_checkpoint,
     set_deploy,
+    to_ours,
 )
 from ..checkpoint.errors import CheckpointError
 from ..reparam.convert import block_prefixes, convert_state_dict, nothing_to_convert
@@ -63,7 +69,7 @@ def convert_checkpoint(
     """Convert the RepVGG blocks of a checkpoint file, and compare both forms where the model is known.
 
     Args:
-        path: checkpoint with RepVGG blocks in training form, anywhere in it.
+        path: checkpoint with RepVGG blocks in training form, anywhere in it; or of a RepVGG of another code base.
         arch: architecture of the backbone, whose feature maps are compared.
         config: config file of the whole model, whose outputs are compared. Without both, the config that mmengine
             stored in the checkpoint serves.
@@ -80,12 +86,15 @@ def convert_checkpoint(
     """
     loaded = load_checkpoint(path, trust)
     found = find_state_dict(loaded, ema)
-    weights = found.state_dict
+    notes: list[str] = []
+    weights, peer = found.state_dict, recognise(found.state_dict)
+    if peer in PEERS:
+        weights = _translated(path, weights)
+        notes.append(f"named as in {peer}: written with our names, and without the config of its model, if any")
     prefixes = block_prefixes(weights)
     if not prefixes:
         raise CheckpointError(f"{path}: {nothing_to_convert(weights)}")
-    notes: list[str] = []
-    cfg = _read_config(loaded, config, notes)
+    cfg = _read_config({} if peer in PEERS else loaded, config, notes)
     pair = _build_pair(arch, cfg, config is not None, notes)
     try:
         converted = convert_state_dict(weights, pair.eps if pair else DEFAULT_EPS)
@@ -104,24 +113,62 @@ def convert_checkpoint(
     return conversion
 
 
-def write_conversion(conversion: Conversion, out: str, force: bool = False) -> None:
+def rename_checkpoint(path: str, layout: str, ema: bool = False, trust: bool = False) -> Conversion:
+    """Give the tensors of a checkpoint file the names of another code base; their form stays as it is.
+
+    Args:
+        path: checkpoint of a RepVGG of any layout, in training or deployed form.
+        layout: one of ``checkpoint.LAYOUTS``.
+        ema: take the EMA weights.
+        trust: unpickle the file, which may run code in it.
+
+    Returns:
+        A conversion of no blocks.
+
+    Raises:
+        CheckpointError: if the file can't be renamed.
+        ValueError: if there is no such layout.
+        FileNotFoundError: if the file is missing.
+    """
+    loaded = load_checkpoint(path, trust)
+    found = find_state_dict(loaded, ema)
+    renamed = _translated(path, found.state_dict, layout)
+    notes: list[str] = []
+    if layout == "mmpretrain" and any(".se_layer." in key for key in renamed):
+        if any(".branch_reparam." in key for key in renamed):
+            notes.append("mmpretrain skips squeeze-and-excitation in deployed form: give it the training form instead")
+    if find_config_text(loaded) is not None:
+        notes.append("the config inside the checkpoint is left out: it describes a model with the old names")
+    content = renamed if found.wrapper is None else _wrap(loaded, renamed, None, notes)
+    return Conversion(content, blocks=0, untouched=dict(renamed), tolerance=0.0, notes=notes)
+
+
+def write_conversion(conversion: Conversion, out: str, force: bool = False, hash_in_name: bool = False) -> str:
     """Write a conversion, then read the file back and compare all that had to stay as it was.
 
     Args:
         conversion: what to write.
         out: file to write.
         force: overwrite it.
+        hash_in_name: write weights alone, with the file's hash in its name; see ``checkpoint.publish``.
+
+    Returns:
+        The file written.
 
     Raises:
         FileExistsError: if the file exists and may not be overwritten.
         CheckpointError: if a tensor outside the blocks is not identical to the bit; the file is removed.
     """
-    save_checkpoint(conversion.content, out, force)
+    if hash_in_name:
+        out = str(publish(conversion.content, out))
+    else:
+        save_checkpoint(conversion.content, out, force)
     written = find_state_dict(load_checkpoint(out)).state_dict
     changed = [key for key, tensor in conversion.untouched.items() if not same_bits(tensor, written[key])]
     if changed:
         os.unlink(out)
         raise CheckpointError(f"{out} was removed: {len(changed)} tensors changed on the way to disk: {changed[:3]}")
+    return out
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -137,6 +184,14 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return torch.equal(a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8))
+
+
+def _translated(path: str, weights: Mapping[str, Tensor], layout: str | None = None) -> "OrderedDict[str, Tensor]":
+    """Give weights of any layout our names, or those of another layout."""
+    try:
+        return to_ours(weights) if layout is None else from_ours(to_ours(weights), layout)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _read_config(loaded: object, config: str | None, notes: list[str]) -> dict[str, Any] | None:

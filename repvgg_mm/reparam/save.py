@@ -2,17 +2,26 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 
-def save_atomically(obj: object, path: str | os.PathLike[str]) -> None:
-    """Save with ``torch.save`` to a temporary file beside the target, then rename it.
+def _torch_save(obj: object, path: Path) -> None:
+    with path.open("xb") as file:
+        torch.save(obj, file)
+
+
+def save_atomically(
+    obj: object, path: str | os.PathLike[str], write: Callable[[object, Path], None] = _torch_save
+) -> None:
+    """Save to a temporary file beside the target, then rename it.
 
     Args:
         obj: what to save.
         path: the file; replaced if it exists.
+        write: writes ``obj`` to a file that does not exist yet.
 
     Raises:
         FileNotFoundError: if its folder does not exist.
@@ -20,8 +29,7 @@ def save_atomically(obj: object, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
-            torch.save(obj, file)
+        write(obj, temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
