@@ -1,5 +1,5 @@
 # tools/dist_train.sh configs/pspnet_repvgg_digits.py 2      (after configs/repvgg_digits.py)
-# PSPNet on a small RepVGG segments handwritten digits: the main act of `make demo`. Recipe: the Cityscapes one, shorter.
+# PSPNet on a small RepVGG segments handwritten digits: the main act of `make demo`. Recipe: our own.
 # Measured: see the README's demo table.
 _base_ = ["_base_/pspnet.py", "_base_/digits_seg.py", "_base_/seg_runtime.py"]
 class_weight = [0.3] + [1.0] * 10  # four fifths of the pixels are background

@@ -147,7 +147,7 @@ def test_two_processes(digits: Path, tmp_path: Path) -> None:
         (["train", SEG, "--cfg-options", "model.backbone.archs=A0"], "unexpected keyword argument 'archs'"),
         (["train", SEG, "--cfg-options", "data_root=/nowhere"], "/nowhere"),
         (["train", CLS, "--cfg-options", "data_root=/nowhere"], "image folder /nowhere/train does not exist"),
-        (["train", SEG, "--cfg-options", "model.backbone.init_cfg.checkpoint=no.pth"], "no such checkpoint file: no.pth"),
+        (["train", SEG, "--cfg-options", "model.backbone.init_cfg.checkpoint=no.pth"], "checkpoint file: no.pth"),
         (["train", SEG, "--launcher", "slurm"], "--launcher slurm needs GPUs"),
         (["train", SEG, "--amp"], "--amp needs a GPU"),
         (["test", SEG, "nope.pth"], "no such checkpoint file: nope.pth"),

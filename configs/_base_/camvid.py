@@ -1,6 +1,18 @@
 # CamVid, 367 / 101 / 233 images of 360 x 480, 11 classes, 11 = void; $CAMVID or --cfg-options data_root=... says where.
 data_root = "{{$CAMVID:data/camvid}}"
-classes = ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist")
+classes = (
+    "Sky",
+    "Building",
+    "Pole",
+    "Road",
+    "Pavement",
+    "Tree",
+    "SignSymbol",
+    "Fence",
+    "Car",
+    "Pedestrian",
+    "Bicyclist",
+)
 palette = [
     [128, 128, 128],
     [128, 0, 0],
@@ -38,20 +50,26 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="ReplaySampler", infinite=True),
-    dataset=dict(data_prefix=dict(img_path="images/train", seg_map_path="annotations/train"), pipeline=train_pipeline, **dataset),
+    dataset=dict(
+        data_prefix=dict(img_path="images/train", seg_map_path="annotations/train"), pipeline=train_pipeline, **dataset
+    ),
 )
 val_dataloader = dict(
     batch_size=4,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(data_prefix=dict(img_path="images/val", seg_map_path="annotations/val"), pipeline=test_pipeline, **dataset),
+    dataset=dict(
+        data_prefix=dict(img_path="images/val", seg_map_path="annotations/val"), pipeline=test_pipeline, **dataset
+    ),
 )
 test_dataloader = dict(
     batch_size=4,
     num_workers=2,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(data_prefix=dict(img_path="images/test", seg_map_path="annotations/test"), pipeline=test_pipeline, **dataset),
+    dataset=dict(
+        data_prefix=dict(img_path="images/test", seg_map_path="annotations/test"), pipeline=test_pipeline, **dataset
+    ),
 )
 del dataset
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"], ignore_index=11)

@@ -1,4 +1,4 @@
-# Cityscapes, 2,975 training and 500 validation images of 1024 x 2048; $CITYSCAPES or --cfg-options data_root=... says where.
+# Cityscapes, 2,975 / 500 images of 1024 x 2048; $CITYSCAPES or --cfg-options data_root=... says where.
 data_root = "{{$CITYSCAPES:data/cityscapes}}"
 train_pipeline = [
     dict(type="SeedTransforms"),

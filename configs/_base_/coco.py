@@ -1,6 +1,7 @@
 # COCO 2017, 118,287 training and 5,000 validation images; $COCO or --cfg-options data_root=... says where.
 data_root = "{{$COCO:data/coco}}"
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
@@ -16,9 +17,8 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=2,
     num_workers=4,
-    persistent_workers=False,  # new workers each epoch take new seeds, which a resumed run repeats
-    worker_init_fn=dict(type="seed_worker"),
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    persistent_workers=True,
+    sampler=dict(type="ReplaySampler"),
     batch_sampler=dict(type="AspectRatioBatchSampler"),
     dataset=dict(
         type="CocoDataset",

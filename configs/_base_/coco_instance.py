@@ -1,6 +1,7 @@
 # COCO 2017 with masks.
 _base_ = "coco.py"
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),

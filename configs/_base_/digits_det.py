@@ -1,8 +1,21 @@
 # Digit scenes, 128 x 128, boxes and masks (tools/make_digits.py data/digits); $DIGITS or --cfg-options data_root=...
 data_root = "{{$DIGITS:data/digits}}"
 classes = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-metainfo = dict(classes=classes, palette=[(25 * i, 255 - 25 * i, (80 * i) % 256) for i in range(10)])
+palette = [
+    (229, 72, 77),
+    (247, 144, 54),
+    (250, 208, 64),
+    (150, 204, 74),
+    (30, 150, 96),
+    (64, 206, 216),
+    (64, 116, 232),
+    (142, 92, 224),
+    (230, 112, 204),
+    (170, 116, 76),
+]
+metainfo = dict(classes=classes, palette=palette)
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomResize", scale=(128, 128), ratio_range=(1.0, 1.25), keep_ratio=True),
@@ -18,7 +31,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="ReplaySampler"),
     dataset=dict(
         type="CocoDataset",
         data_root=data_root,

@@ -4,6 +4,7 @@ classes = ("ace", "jack", "king", "nine", "queen", "ten")
 palette = [(220, 20, 60), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233)]
 metainfo = dict(classes=classes, palette=palette)
 train_pipeline = [
+    dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomResize", scale=(480, 360), ratio_range=(0.7, 1.2), keep_ratio=True),
@@ -21,20 +22,15 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
-    persistent_workers=False,  # new workers each epoch take new seeds, which a resumed run repeats
-    worker_init_fn=dict(type="seed_worker"),
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    persistent_workers=True,
+    sampler=dict(type="ReplaySampler"),
     dataset=dict(
-        type="RepeatDataset",
-        times=4,
-        dataset=dict(
-            type="CocoDataset",
-            data_root=data_root,
-            metainfo=metainfo,
-            ann_file="annotations/train.json",
-            data_prefix=dict(img="images/train"),
-            pipeline=train_pipeline,
-        ),
+        type="CocoDataset",
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file="annotations/train.json",
+        data_prefix=dict(img="images/train"),
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(

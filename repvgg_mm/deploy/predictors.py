@@ -19,14 +19,14 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.visualization import Visualizer
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoint import check_buildable, find_state_dict, load_checkpoint, registered_only, set_deploy
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
 from ..engine.config import load_config
 from ..engine.evaluate import stored_config, switch_blocks
-from ..reparam.convert import block_prefixes
+from ..reparam.convert import is_deployed
 
 TOP = 5  # classes of a classification that are reported
 LEAST_SIDE = 256  # pixels; a smaller picture has no room for the label of its class
@@ -192,7 +192,7 @@ def build_predictor(config: str | None, checkpoint: str, deploy: bool = False, t
         raise ValueError(f"{config or checkpoint}: the config has no model, or no pipeline in test_dataloader.dataset")
     if not config:
         check_buildable({"model": {"pipeline": steps}})
-    if _is_converted(weights):
+    if is_deployed(weights):
         set_deploy(cfg.model)
     scope = cfg.get("default_scope", "mmengine")
     kinds: dict[str, Callable[..., Predictor]] = {"mmseg": Segmentor, "mmdet": Detector, "mmengine": Classifier}
@@ -219,11 +219,9 @@ def _build_inferencer(kind: Any, cfg: Config, visualizer: str, **options: Any) -
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there are no weights yet
-        return kind(parts, show_progress=False, **options)
-
-
-def _is_converted(weights: Mapping[str, Tensor]) -> bool:
-    return any(key.endswith("rbr_reparam.weight") for key in weights) and not block_prefixes(weights)
+        inferencer = kind(parts, **options)
+    inferencer.show_progress = False  # an argument in some versions only
+    return inferencer
 
 
 def _class_names(loaded: object, cfg: Config, source: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:

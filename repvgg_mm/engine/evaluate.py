@@ -23,7 +23,7 @@ from ..checkpoint import (
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
 from ..reparam import RepVGGBlock
-from ..reparam.convert import block_prefixes
+from ..reparam.convert import is_deployed
 from .config import apply_options, load_config
 from .launch import prepare_cpu_processes
 
@@ -61,8 +61,7 @@ def build_test_runner(
         apply_options(cfg, options or {})
         cfg.launcher, cfg.work_dir = launcher, work_dir or "work_dirs/test"
     weights = find_state_dict(loaded).state_dict
-    converted = any(key.endswith("rbr_reparam.weight") for key in weights) and not block_prefixes(weights)
-    if converted and cfg.get("model"):
+    if is_deployed(weights) and cfg.get("model"):
         set_deploy(cfg.model)
     cfg.load_from, cfg.resume = None, False
     prepare_cpu_processes(cfg)

@@ -62,13 +62,14 @@ class ReplaySampler(Sampler[int]):
     """Shuffled samples of all epochs as one endless stream, dealt to the processes in turn, each with its own seed.
 
     Args:
-        dataset: only its length is used.
+        dataset: the data set.
         seed: of the shuffling; by default one that all processes agree on.
         infinite: False ends after an epoch (``EpochBasedTrainLoop``), True never (``IterBasedTrainLoop``).
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None, infinite: bool = False) -> None:
         """Find out which process this is; see the class."""
+        self.dataset = dataset  # mmdet's batch samplers look up image sizes in it
         self._size = len(dataset)
         self._seed = sync_random_seed() if seed is None else seed
         self._infinite = infinite

@@ -18,17 +18,30 @@ _BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
 _LATER_BLOCK = re.compile(r"(?:^|\.)stage\d+(?:_first|_second)?\.(?:blocks\.)?([1-9]\d*)\.$")
 
 
-def block_prefixes(state_dict: Mapping[str, Tensor]) -> list[str]:
+def block_prefixes(state_dict: Iterable[str]) -> list[str]:
     """List where the training-form blocks of a state dict live.
 
     Args:
-        state_dict: names and tensors.
+        state_dict: its names, with or without the tensors.
 
     Returns:
         Prefixes such as ``'backbone.stage1.0.'``, in order of appearance.
     """
     prefixes = (key[: match.start(1)] for key in state_dict if (match := _BRANCH_KEY.search(key)))
     return list(dict.fromkeys(prefixes))
+
+
+def is_deployed(keys: Iterable[str]) -> bool:
+    """Tell whether a state dict has RepVGG blocks, all of them in deployed form.
+
+    Args:
+        keys: its names.
+
+    Returns:
+        True if it has.
+    """
+    names = list(keys)
+    return any(key.endswith("rbr_reparam.weight") for key in names) and not block_prefixes(names)
 
 
 def nothing_to_convert(keys: Iterable[str]) -> str:
@@ -40,7 +53,7 @@ def nothing_to_convert(keys: Iterable[str]) -> str:
     Returns:
         A clause for an error message.
     """
-    if any(key.endswith("rbr_reparam.weight") for key in keys):
+    if is_deployed(keys):
         return "already deployed: its RepVGG blocks hold rbr_reparam only"
     return "no RepVGG block in it (no key such as 'stage1.0.rbr_dense.conv.weight')"
 
