@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from .folded import KeptKernel, convolve_by_branches
 from .fuse import BNParams, fuse_branches
+from .live import can_sum_live_branches, sum_live_branches
 from .recompute import statistics_untouched
 
 NormLayer = Callable[[int], nn.Module]
@@ -95,7 +97,8 @@ class RepVGGBlock(nn.Module):
     rbr_identity: _BatchNorm | None
     rbr_reparam: nn.Conv2d | None
     fold: bool = True
-    """False: always compute by branches. For proofs and measurements; folding is exact."""
+    """False: spell the three branches out, whatever the mode. For proofs and measurements, and for what the exact fast
+    ways leave out: second derivatives while training with live statistics, and hooks on the branches."""
 
     def __init__(
         self,
@@ -132,13 +135,13 @@ class RepVGGBlock(nn.Module):
             self.rbr_identity = _batch_norm(norm_layer, out_channels) if has_identity else None
             dense = nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry)
             self.rbr_dense = ConvBN(dense, _batch_norm(norm_layer, out_channels))
-            # Its stride is taken by `_sum_of_branches`, from the 3x3 convolution.
+            # Its stride is taken by `_sum_branches`, from the 3x3 convolution.
             pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
             self.rbr_1x1 = ConvBN(pointwise, _batch_norm(norm_layer, out_channels))
         self.se = SEBlock(out_channels, out_channels // 16) if se == "pre" else nn.Identity()
         self.nonlinearity = nn.ReLU(inplace=True)
         self.post_se = SEBlock(out_channels, out_channels // 4) if se == "post" else nn.Identity()
-        self._folded: _Folded | None = None
+        self._folded: KeptKernel | None = None
 
     @property
     def deployed(self) -> bool:
@@ -161,13 +164,15 @@ class RepVGGBlock(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         if self.rbr_reparam is not None:
             out = self.rbr_reparam(x)
-        elif not self.fold or any(bn.training for bn in self.batch_norms()):
-            out = self._sum_of_branches(x)
         else:
-            out = self.rbr_dense.conv._conv_forward(x, *self._folded_kernel_bias())
+            norms = self.batch_norms()
+            fixed = not any(bn.training for bn in norms)
+            out = self._convolve_folded(x, norms) if fixed and self.fold else self._sum_branches(x, norms)
         return self.post_se(self.nonlinearity(self.se(out)))
 
-    def _sum_of_branches(self, x: Tensor) -> Tensor:
+    def _sum_branches(self, x: Tensor, norms: list[_BatchNorm]) -> Tensor:
+        if self.fold and can_sum_live_branches(x, self.rbr_dense.conv, norms):
+            return sum_live_branches(x, self.rbr_dense.conv, self.rbr_1x1.conv.weight, norms)
         out = self.rbr_dense(x)
         # A strided 1x1 convolution reads every stride-th pixel. Taking them first is the same function, and avoids
         # oneDNN's weight gradient of a strided 1x1 convolution in channels_last, which crashes (torch 2.14.1).
@@ -222,25 +227,19 @@ class RepVGGBlock(nn.Module):
         self._folded = None
         self.rbr_reparam = reparam
 
-    def _folded_kernel_bias(self) -> tuple[Tensor, Tensor]:
-        sources = list(self._parameters_and_statistics())
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in sources):
-            return self.get_equivalent_kernel_bias()
-        if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in sources):
-            return self.get_equivalent_kernel_bias()
+    def _convolve_folded(self, x: Tensor, norms: list[_BatchNorm]) -> Tensor:
+        conv, pointwise = self.rbr_dense.conv, self.rbr_1x1.conv.weight
+        sources = _tensors(conv.weight, pointwise, norms)
+        differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in sources)
+        compiled = torch.compiler.is_compiling()
+        if differentiable and not compiled and not torch.jit.is_tracing():
+            return convolve_by_branches(x, conv, pointwise, [_bn_params(bn) for bn in norms])
+        if differentiable or compiled or any(tensor.is_inference() for tensor in sources):
+            return conv._conv_forward(x, *self.get_equivalent_kernel_bias())
         if self._folded is None or not self._folded.is_current(sources):
             with torch.inference_mode(False), torch.no_grad():
-                self._folded = _Folded(sources, *self.get_equivalent_kernel_bias())
-        return self._folded.kernel, self._folded.bias
-
-    def _parameters_and_statistics(self) -> list[Tensor]:
-        tensors = [self.rbr_dense.conv.weight, self.rbr_1x1.conv.weight]
-        for bn in self.batch_norms():
-            assert bn.running_mean is not None and bn.running_var is not None
-            tensors += [bn.running_mean, bn.running_var]
-            if bn.affine:
-                tensors += [bn.weight, bn.bias]
-        return tensors
+                self._folded = KeptKernel(sources, *self.get_equivalent_kernel_bias())
+        return conv._conv_forward(x, self._folded.kernel, self._folded.bias)
 
     def train(self, mode: bool = True) -> "RepVGGBlock":
         """Set the mode and forget the folded kernel.
@@ -268,22 +267,6 @@ class RepVGGBlock(nn.Module):
         return {**self.__dict__, "_folded": None}
 
 
-class _Folded:
-    """An equivalent kernel and bias, with what they were derived from."""
-
-    def __init__(self, sources: list[Tensor], kernel: Tensor, bias: Tensor) -> None:
-        self.kernel = kernel
-        self.bias = bias
-        self._sources = [(tensor, tensor.data_ptr(), tensor._version) for tensor in sources]
-
-    def is_current(self, sources: list[Tensor]) -> bool:
-        """Tell whether the tensors are the ones derived from, unchanged since."""
-        return len(sources) == len(self._sources) and all(
-            now is then and now.data_ptr() == address and now._version == version
-            for now, (then, address, version) in zip(sources, self._sources, strict=True)
-        )
-
-
 def _batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:
     bn = norm_layer(channels)
     if not isinstance(bn, _BatchNorm) or bn.running_mean is None:
@@ -292,6 +275,14 @@ def _batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:
             "nothing else can be fused into the convolution"
         )
     return bn
+
+
+def _tensors(dense: Tensor, pointwise: Tensor, norms: list[_BatchNorm]) -> list[Tensor]:
+    """Collect all that the equivalent kernel is derived from."""
+    tensors = [dense, pointwise]
+    for bn in norms:
+        tensors += [t for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias) if t is not None]
+    return tensors
 
 
 def _bn_params(bn: _BatchNorm) -> BNParams:

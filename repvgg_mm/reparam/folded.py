@@ -1,0 +1,130 @@
+"""The folded form: one convolution in place of three branches while the statistics are fixed.
+
+Two ways, by what is needed. Without gradients the equivalent kernel is kept (`KeptKernel`) until something that it was
+derived from changes. With gradients it is derived in every forward pass, and again in the backward pass, so that
+nothing but the input is kept (`convolve_by_branches`): as much as a plain convolution keeps.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fuse import BNParams, bn_scale_shift, identity_1x1
+
+
+class KeptKernel:
+    """An equivalent kernel and bias, with what they were derived from.
+
+    Args:
+        sources: the parameters and statistics derived from.
+        kernel: equivalent kernel, shape (C_out, C_in / groups, 3, 3).
+        bias: equivalent bias, shape (C_out,).
+    """
+
+    def __init__(self, sources: Sequence[Tensor], kernel: Tensor, bias: Tensor) -> None:
+        """Note the state of the sources; see the class."""
+        self.kernel = kernel
+        self.bias = bias
+        self._sources = [(tensor, tensor.data_ptr(), tensor._version) for tensor in sources]
+
+    def is_current(self, sources: Sequence[Tensor]) -> bool:
+        """Tell whether the tensors are the ones derived from, unchanged since."""
+        return len(sources) == len(self._sources) and all(
+            now is then and now.data_ptr() == address and now._version == version
+            for now, (then, address, version) in zip(sources, self._sources, strict=True)
+        )
+
+
+def convolve_by_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:
+    """Convolve once with the equivalent kernel, differentiable with respect to all that it is derived from.
+
+    Scale and shift of each channel are derived in float64; the kernel, which has thousands of times more numbers, in
+    float32 (float64 for float64 weights): its rounding is that of the convolution's own sums.
+
+    Args:
+        x: input, shape (N, C_in, H, W).
+        conv: the 3x3 convolution.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1).
+        norms: fixed statistics and affine parameters of the 3x3, the 1x1 and, if there is one, the identity branch.
+
+    Returns:
+        The sum of the normalised branches, shape (N, C_out, H', W').
+
+    Source:
+        RepVGG paper (arXiv:2101.03697), section 3.3.
+    """
+    at_least_float32 = torch.promote_types(conv.weight.dtype, torch.float32)
+    scales, shifts = zip(*(bn_scale_shift(bn) for bn in norms), strict=True)
+    scales = tuple(scale.to(at_least_float32) for scale in scales)
+    padding = conv.padding
+    if conv.padding_mode != "zeros":
+        x, padding = F.pad(x, conv._reversed_padding_repeated_twice, conv.padding_mode), (0, 0)
+    geometry = (conv.stride, padding, conv.dilation, conv.groups)
+    return _FoldedConv.apply(geometry, x, conv.weight, pointwise, sum(shifts), *scales)
+
+
+class _FoldedConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        geometry: tuple[Any, ...],
+        x: Tensor,  # (N, C_in, H, W)
+        dense: Tensor,  # (C_out, C_in / groups, 3, 3)
+        pointwise: Tensor,  # (C_out, C_in / groups, 1, 1)
+        bias: Tensor,  # (C_out,)
+        *scales: Tensor,  # of each branch, (C_out,)
+    ) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, dense, pointwise, *scales)
+        kernel = _kernel(dense, pointwise, *scales).to(dense.dtype)
+        return torch.conv2d(x, kernel, bias.to(dense.dtype), *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # Every step is differentiable, and so are the gradients.
+        x, dense, pointwise, *scales = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        kernel = _kernel(dense, pointwise, *scales)
+        need_x, *need_others = ctx.needs_input_grad[1:]
+        # Under AMP the gradient has a lower precision than x and the kernel.
+        grad_x, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
+            grad,
+            x.to(grad.dtype),
+            kernel.to(grad.dtype),
+            [len(kernel)],
+            *(stride, padding, dilation, False, (0, 0), groups),
+            (need_x, any(need_others), any(need_others)),
+        )
+        if grad_kernel is None:
+            return None, grad_x, *(None for _ in need_others)
+        # kernel = scale3 * dense, and at the centre tap + scale1 * pointwise + scale0 * identity
+        grad_kernel = grad_kernel.to(kernel.dtype)  # (C_out, C_in / groups, 3, 3)
+        centre = grad_kernel[:, :, 1:2, 1:2]  # (C_out, C_in / groups, 1, 1)
+        scale3, scale1, *scale0 = scales
+        grads = [grad_kernel * _spread(scale3), centre * _spread(scale1), grad_bias]
+        grads += [(grad_kernel * dense).sum((1, 2, 3)), (centre * pointwise).sum((1, 2, 3))]
+        grads += [(centre * _identity(dense)).sum((1, 2, 3)) for _ in scale0]
+        needed = zip(grads, need_others, strict=True)
+        return None, grad_x, *(g if need else None for g, need in needed)
+
+
+def _kernel(dense: Tensor, pointwise: Tensor, scale3: Tensor, scale1: Tensor, *scale0: Tensor) -> Tensor:
+    """Return the equivalent kernel, shape (C_out, C_in / groups, 3, 3), in float32 or float64."""
+    kernel = dense * _spread(scale3)
+    kernel[:, :, 1:2, 1:2] += pointwise * _spread(scale1)
+    for scale in scale0:
+        kernel[:, :, 1:2, 1:2] += _identity(dense) * _spread(scale)
+    return kernel
+
+
+def _identity(dense: Tensor) -> Tensor:
+    channels, per_group = dense.shape[:2]
+    return identity_1x1(channels, channels // per_group, dense.device)
+
+
+def _spread(scale: Tensor) -> Tensor:
+    """(C,) -> (C, 1, 1, 1), to go with a kernel."""
+    return scale[:, None, None, None]

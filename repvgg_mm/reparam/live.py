@@ -1,0 +1,190 @@
+"""Training with live statistics: the branches as one autograd function that keeps two activations instead of three.
+
+Spelled out, a block keeps its output and the outputs of both convolutions, y3 and y1, for the backward pass. Here y1 is
+computed again in the backward pass (a ninth of the 3x3 convolution's work), and the branches are normalised and added
+in one buffer, with fewer passes over memory:
+
+    z = scale3 * y3 + scale1 * y1 + scale0 * x + shift,    scale = weight / std,    shift = sum of (bias - mean * scale)
+
+Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_POINTWISE = ((1, 1), (0, 0), (1, 1))  # stride, padding, dilation of the 1x1 convolution
+
+
+def can_sum_live_branches(x: Tensor, conv: nn.Conv2d, norms: Sequence[_BatchNorm]) -> bool:
+    """Tell whether `sum_live_branches` serves; if not, the branches must be spelled out.
+
+    It serves float32 and float64 in channels_last on the CPU, where it was measured. It does not serve AMP, SyncBN
+    (whose statistics come from all processes), padding modes other than zeros, and compiling or tracing.
+
+    Args:
+        x: input, shape (N, C_in, H, W).
+        conv: the 3x3 convolution.
+        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch.
+
+    Returns:
+        Whether all of this holds and each channel has more than one value to normalise.
+    """
+    row, column = conv.stride
+    return (
+        x.is_cpu
+        and x.dtype in (torch.float32, torch.float64)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.shape[0] * (x.shape[2] // row) * (x.shape[3] // column) > 1
+        and conv.weight.dtype == x.dtype
+        and conv.padding_mode == "zeros"
+        and all(_is_plain_and_live(bn, x.dtype) for bn in norms)
+        and not torch.is_autocast_enabled("cpu")
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    )
+
+
+def sum_live_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[_BatchNorm]) -> Tensor:
+    """Add the branches, each normalised with the statistics of this batch, and update the running statistics.
+
+    Args:
+        x: input, shape (N, C_in, H, W), in channels_last.
+        conv: the 3x3 convolution.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1).
+        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch.
+
+    Returns:
+        The sum z, shape (N, C_out, H', W').
+    """
+    affine = [parameter for bn in norms for parameter in (bn.weight, bn.bias)]
+    return _LiveSum.apply(conv, norms, x, conv.weight, pointwise, *affine)
+
+
+class _LiveSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        conv: nn.Conv2d,
+        norms: Sequence[_BatchNorm],
+        x: Tensor,  # (N, C_in, H, W)
+        dense: Tensor,  # (C_out, C_in / groups, 3, 3)
+        pointwise: Tensor,  # (C_out, C_in / groups, 1, 1)
+        *affine: Tensor | None,  # weight and bias of each of the norms, (C_out,)
+    ) -> Tensor:
+        y3 = torch.conv2d(x, dense, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        y3 = y3.contiguous(memory_format=torch.channels_last)  # (N, C_out, H', W')
+        y1 = _pointwise(_seen(x, conv), pointwise, conv.groups)
+        saved, scales, shifts = [], [], []
+        branches = (y3, y1, x)[: len(norms)]
+        for bn, branch, weight, bias in zip(norms, branches, affine[::2], affine[1::2], strict=True):
+            mean, inv_std = _statistics(bn, branch)
+            scale = inv_std if weight is None else inv_std * weight
+            scales.append(_spread(scale))
+            shifts.append(_spread(-mean * scale if bias is None else bias - mean * scale))
+            saved += [weight, mean, inv_std]
+        z = torch.addcmul(torch.stack(shifts).sum(0), y1, scales[1], out=y1)
+        z.addcmul_(y3, scales[0])
+        if len(norms) == 3:
+            z.addcmul_(x, scales[2])
+        ctx.conv = conv
+        ctx.save_for_backward(x, y3, dense, pointwise, *saved)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        conv: nn.Conv2d = ctx.conv
+        x, y3, dense, pointwise, *saved = ctx.saved_tensors
+        norms = [saved[i : i + 3] for i in range(0, len(saved), 3)]  # weight, mean and inv_std of each
+        grad = grad.contiguous(memory_format=torch.channels_last)  # (N, C_out, H', W')
+        need_x = ctx.needs_input_grad[2]
+
+        geometry = (conv.stride, conv.padding, conv.dilation)
+        grad_y, *grad_affine = _through_norm(grad, y3, norms[0])
+        grad_x, grad_dense = _through_conv(grad_y, x, dense, geometry, conv.groups, need_x)
+        del grad_y  # its memory serves y1
+
+        seen = _seen(x, conv)
+        y1 = _pointwise(seen, pointwise, conv.groups)
+        grad_y, *more = _through_norm(grad, y1, norms[1], out=y1)
+        grad_affine += more
+        grad_seen, grad_pointwise = _through_conv(grad_y, seen, pointwise, _POINTWISE, conv.groups, need_x)
+        if need_x:
+            _under_centre_tap(grad_x, conv).add_(grad_seen)
+
+        if len(norms) == 3:
+            grad_y, *more = _through_norm(grad, x, norms[2], out=grad_y)
+            grad_affine += more
+            if need_x:
+                grad_x.add_(grad_y)
+
+        grads = (None, None, grad_x, grad_dense, grad_pointwise, *grad_affine)
+        return tuple(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=True))
+
+
+def _is_plain_and_live(bn: _BatchNorm, dtype: torch.dtype) -> bool:
+    assert bn.running_mean is not None
+    plain = type(bn).forward is _BatchNorm.forward  # SyncBatchNorm has its own
+    return plain and bn.training and bn.running_mean.dtype == dtype
+
+
+def _spread(v: Tensor) -> Tensor:
+    """(C,) -> (C, 1, 1), to go with (N, C, H, W)."""
+    return v[:, None, None]
+
+
+def _under_centre_tap(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Return a view of the pixels that the 1x1 branch reads: those under the centre tap of the 3x3 convolution."""
+    row, column = conv.stride
+    return x[..., ::row, ::column]
+
+
+def _seen(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    return _under_centre_tap(x, conv).contiguous(memory_format=torch.channels_last)
+
+
+def _pointwise(seen: Tensor, weight: Tensor, groups: int) -> Tensor:
+    return torch.conv2d(seen, weight, groups=groups).contiguous(memory_format=torch.channels_last)
+
+
+def _statistics(bn: _BatchNorm, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Update the running statistics as ``bn(y)`` does; return mean and 1 / standard deviation of y, each (C,)."""
+    momentum = 0.0 if bn.momentum is None else bn.momentum
+    if bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+        if bn.momentum is None:  # the average over all batches
+            momentum = 1 / bn.num_batches_tracked.item()
+    mean, var = torch.batch_norm_update_stats(y, bn.running_mean, bn.running_var, momentum)
+    return mean, torch.rsqrt(var + bn.eps)
+
+
+def _through_norm(
+    grad: Tensor, y: Tensor, norm: Sequence[Any], out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of input y, weight and bias of a batch normalisation; that of y goes into ``out``."""
+    weight, mean, inv_std = norm
+    # The sums over N, H and W of grad * (y - mean) * inv_std and of grad, each (C,)
+    _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+        grad, y, weight, None, None, mean, inv_std, True, 0.0, [False, True, True]
+    )
+    # grad_y = scale * (grad - grad_bias / count - (y - mean) * inv_std * grad_weight / count), sorted by grad, y and 1
+    count = y.numel() / y.shape[1]
+    scale = inv_std if weight is None else inv_std * weight
+    slope = -scale * inv_std * grad_weight / count
+    constant = -scale * grad_bias / count - slope * mean
+    grad_y = torch.addcmul(_spread(constant), y, _spread(slope), out=out).addcmul_(grad, _spread(scale))
+    return grad_y, grad_weight, grad_bias
+
+
+def _through_conv(
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: tuple[Any, Any, Any], groups: int, need_x: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of input x and weight of a convolution with this stride, padding and dilation."""
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, *geometry, False, (0, 0), groups, (need_x, True, False)
+    )
+    return grad_x, grad_weight
