@@ -13,10 +13,10 @@ from . import mmcv_ops as _mmcv_ops
 _mmcv_ops.install()  # before anything below can import mmcv.ops
 
 from . import data, engine  # noqa: F401 (registers)
-from .models import CREATORS, ImageClassifier, RepVGG, RepVGGClassifier
+from .models import CREATORS, ImageClassifier, RepVGG, RepVGGClassifier, RepVGGplusClassifier
 from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
 
-globals().update(CREATORS)  # create_RepVGG_A0 ... create_RepVGG_D2se
+globals().update(CREATORS)  # create_RepVGG_A0 ... create_RepVGGplus_L2pse
 
 if TYPE_CHECKING:
 
@@ -29,6 +29,7 @@ __all__ = [
     "RepVGG",
     "RepVGGBlock",
     "RepVGGClassifier",
+    "RepVGGplusClassifier",
     "convert_state_dict",
     "repvgg_model_convert",
     "whole_model_convert",

@@ -1,5 +1,6 @@
 """Every config builds; detectors train, test and convert, on ordinary and on odd images."""
 
+import itertools
 import json
 import pickle
 import runpy
@@ -36,6 +37,7 @@ def load(name: str, work_dir: Path) -> Config:
     cfg = Config.fromfile(CONFIGS / f"{name}.py")
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
     cfg.model.backbone.init_cfg = None
+    cfg.model.pop("mix", None)  # draws from a distribution that the meta device lacks
     cfg.log_level = "ERROR"
     cfg.env_cfg.mp_cfg.opencv_num_threads = 1
     return cfg
@@ -95,7 +97,8 @@ def test_leaf_configs_are_short_and_say_how_to_run_them() -> None:
         lines = (CONFIGS / f"{name}.py").read_text(encoding="utf-8").splitlines()
         assert len(lines) < 45, name
         assert lines[0].startswith("# ") and f"configs/{name}.py" in lines[0], name
-        assert any("Measured" in line or "Not trained here" in line for line in lines[:5]), name
+        header = " ".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+        assert "Measured" in header or "Not trained here" in header, name
 
 
 # --- the digits -------------------------------------------------------------------------------------------------------

@@ -1,29 +1,41 @@
 """Image classification from folders, through torchvision's data sets and transforms."""
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.registry import DATASETS
-from torch.utils.data import Dataset
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS, FUNCTIONS
+from torch.utils.data import Dataset, default_collate
+from torchvision.datasets.folder import default_loader
 
 from ..engine.randomness import Draw
+from .listing import list_file, list_folders, read_classes
 
 
 @DATASETS.register_module()
-class ImageFolder(Dataset[dict[str, Any]]):
-    """Images of one split, one folder a class, as ``torchvision.datasets.ImageFolder`` reads them.
+class ImageFolder(Dataset[dict[str, Any] | None]):
+    """Images of one split: one folder a class, or any files and a list that says their classes.
 
     Args:
         data_root: folder of the data set.
-        split: folder below it, with one folder a class.
+        split: folder below it, with the images.
         transforms: transforms of ``torchvision.transforms.v2``, as dicts: ``dict(type='RandomResizedCrop', size=224)``.
-        classes: names the class folders must have, in this order; by default all folders, sorted.
+        classes: names of the classes, in the order of their indices: a list; or a text file with one a line, or a
+            folder with one folder a class, below ``data_root``. By default the folders of the split, sorted. The
+            folders of the split must be these classes, no more and no fewer.
+        ann_file: text file below ``data_root`` with a line ``path index`` for every image, for a split without class
+            folders; the path starts at the split's folder. Needs ``classes``.
+        broken: what to do with a file that can't be read: ``'stop'``, or ``'skip'``, that is leave it out, count it
+            and log it; needs ``collate_fn=dict(type='collate_images')``.
 
     Raises:
-        FileNotFoundError: if the folder is missing.
-        ValueError: if the class folders are not ``classes``, or a transform is unknown.
+        FileNotFoundError: if a folder or file is missing.
+        ValueError: if folders and classes don't match, the list is wrong or an argument is out of its choices.
     """
 
     def __init__(
@@ -31,42 +43,85 @@ class ImageFolder(Dataset[dict[str, Any]]):
         data_root: str,
         split: str,
         transforms: Sequence[Mapping[str, Any]],
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | str | None = None,
+        ann_file: str | None = None,
+        broken: str = "stop",
     ) -> None:
         """List the files; see the class."""
-        from torchvision import datasets
         from torchvision.transforms import v2
 
-        root = Path(data_root, split)
-        if not root.is_dir():
-            raise FileNotFoundError(f"image folder {root} does not exist: set data_root={data_root!r} to where it is")
-        steps = [_build_transform(v2, dict(step)) for step in transforms]
-        self._images = datasets.ImageFolder(root, v2.Compose([*steps, v2.ToImage(), v2.RGB()]))
-        if classes is not None and [*classes] != self._images.classes:
-            raise ValueError(f"{root} holds the classes {self._images.classes}, not {[*classes]}")
+        self._root = Path(data_root, split)
+        if not self._root.is_dir():
+            raise FileNotFoundError(
+                f"image folder {self._root} does not exist: set data_root={data_root!r} to where it is"
+            )
+        if broken not in ("stop", "skip"):
+            raise ValueError(f"broken={broken!r} is unknown: choose 'stop' or 'skip'")
+        self._skip = broken == "skip"
+        self._skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # counted by all workers together
+        self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
+        names = read_classes(Path(data_root), classes)
+        if ann_file is None:
+            self._classes, samples = list_folders(self._root, names)
+        else:
+            self._classes, samples = list_file(Path(data_root, ann_file), names)
+        # Arrays, not lists: workers share their memory. Lists would be copied into each, one reference count at a time.
+        self._paths = np.array([os.fsencode(path) for path, _ in samples])
+        self._labels = np.array([label for _, label in samples])
 
     @property
     def metainfo(self) -> dict[str, Any]:
         """Names of the classes; mmengine stores them in checkpoints as ``dataset_meta``."""
-        return {"classes": tuple(self._images.classes)}
+        return {"classes": self._classes}
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._images)
+        return len(self._paths)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Read one image.
 
         Args:
             index: its number.
 
         Returns:
-            ``inputs``, uint8 (3, H, W) in RGB, and ``data_samples``, the class index.
+            ``inputs``, uint8 (3, H, W) in RGB, and ``data_samples``, the class index; None for a file that is skipped.
+
+        Raises:
+            ValueError: if the file can't be read; names it.
         """
         if isinstance(index, Draw):
             index.seed_everything()
-        image, label = self._images[index]
-        return {"inputs": image.as_subclass(torch.Tensor), "data_samples": label}
+        path = self._root / os.fsdecode(self._paths[index])
+        try:
+            image = default_loader(path)
+        except Exception as error:  # whatever a decoder makes of a damaged file
+            message = f"image {path} can't be read: {error}"
+            if not self._skip:
+                raise ValueError(f"{message}; mend or remove it, or set broken='skip'") from error
+            self._skipped += 1
+            print_log(f"{message}; skipped ({int(self._skipped)} so far)", logger="current", level=logging.WARNING)
+            return None
+        return {"inputs": self._transform(image).as_subclass(torch.Tensor), "data_samples": int(self._labels[index])}
+
+
+@FUNCTIONS.register_module()
+def collate_images(samples: Sequence[dict[str, Any] | None]) -> Any:
+    """Stack a batch, without the images that were skipped.
+
+    Args:
+        samples: what the data set returned.
+
+    Returns:
+        ``inputs`` (N, 3, H, W) and ``data_samples`` (N,).
+
+    Raises:
+        ValueError: if no image of the batch could be read.
+    """
+    readable = [sample for sample in samples if sample is not None]
+    if not readable:
+        raise ValueError(f"none of the {len(samples)} images of a batch could be read: see the log for their paths")
+    return default_collate(readable)
 
 
 def _build_transform(v2: Any, step: dict[str, Any]) -> Any:

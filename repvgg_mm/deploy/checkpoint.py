@@ -100,6 +100,9 @@ def convert_checkpoint(
         converted = convert_state_dict(weights, pair.eps if pair else DEFAULT_EPS)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    dropped = [key for key in weights if key not in converted and not key.startswith(tuple(prefixes))]
+    if dropped:
+        notes.append(f"{len(dropped)} tensors of auxiliary heads left out: only training needs them")
     wrapped = found.wrapper is not None or config is not None
     conversion = Conversion(
         content=_wrap(loaded, converted, cfg, notes) if wrapped else converted,

@@ -88,7 +88,7 @@ class Classifier(Predictor):
         from ..data.images import _build_transform
 
         steps = [_build_transform(v2, dict(step)) for step in cfg.test_dataloader.dataset.transforms]
-        self.transform = v2.Compose([*steps, v2.ToImage(), v2.RGB()])
+        self.transform = v2.Compose([*steps, v2.ToImage()])
         self.model = MODELS.build(cfg.model).to(get_device()).eval()
 
     @torch.no_grad()
@@ -233,7 +233,7 @@ def _class_names(loaded: object, cfg: Config, source: str) -> tuple[Sequence[str
         kind = DATASETS.get(f"{cfg.get('default_scope', 'mmengine')}.{dataset.type}")
         known = {**getattr(kind, "METAINFO", {}), **dataset, **dataset.get("metainfo", {})}
     classes, palette = known.get("classes"), known.get("palette")
-    if not classes:
+    if not isinstance(classes, (list, tuple)) or not classes:
         raise CheckpointError(f"{source} holds no class names: give a config whose test data set names its classes")
     if not isinstance(palette, (list, tuple)) or len(palette) != len(classes):
         hues = [index / len(classes) for index in range(len(classes))]

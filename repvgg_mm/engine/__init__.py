@@ -2,5 +2,12 @@
 
 from .metrics import TopKAccuracy
 from .randomness import ReplaySampler, ReplaySeedHook, SeedTransforms
+from .weight_decay import RepVGGOptimWrapperConstructor
 
-__all__ = ["ReplaySampler", "ReplaySeedHook", "SeedTransforms", "TopKAccuracy"]
+__all__ = [
+    "RepVGGOptimWrapperConstructor",
+    "ReplaySampler",
+    "ReplaySeedHook",
+    "SeedTransforms",
+    "TopKAccuracy",
+]

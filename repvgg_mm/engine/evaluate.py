@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import zip_longest
 from typing import Any
 
 from mmengine.config import Config
@@ -22,8 +23,8 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
-from ..reparam import RepVGGBlock
-from ..reparam.convert import is_deployed
+from ..data.images import ImageFolder
+from ..reparam.convert import is_deployed, switch_to_deploy
 from .config import apply_options, load_config
 from .launch import prepare_cpu_processes
 
@@ -70,6 +71,7 @@ def build_test_runner(
         _ = runner.test_loop  # builds the data set: a wrong path shows here
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, weights, checkpoint)
+    _check_classes(loaded, runner.test_loop.dataloader.dataset, checkpoint)
     if deploy:
         switch_blocks(model)
     return runner
@@ -105,9 +107,18 @@ def switch_blocks(model: nn.Module) -> None:
     Raises:
         ValueError: if it has none.
     """
-    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
+    blocks = switch_to_deploy(model)
     if not blocks:
         raise ValueError(f"--deploy: {type(model).__name__} has no RepVGG block to convert")
-    for block in blocks:
-        block.switch_to_deploy()
-    print_log(f"converted {len(blocks)} RepVGG blocks in memory", logger="current")
+    print_log(f"converted {blocks} RepVGG blocks in memory", logger="current")
+
+
+def _check_classes(loaded: object, data: object, path: str) -> None:
+    """Refuse a classifier whose classes, as its checkpoint has them, stand in another order than those of the data."""
+    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    stored = (meta.get("dataset_meta") or {}).get("classes") if isinstance(meta, Mapping) else None
+    if not stored or not isinstance(data, ImageFolder) or tuple(stored) == data.metainfo["classes"]:
+        return
+    pairs = enumerate(zip_longest(stored, data.metainfo["classes"]))
+    index, (trained, tested) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    raise ValueError(f"{path} was trained with class {index} = {trained!r}; in the data it is {tested!r}")

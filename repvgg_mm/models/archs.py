@@ -20,12 +20,15 @@ class Arch:
         width_multiplier: factors on 64, 128, 256 and 512 channels of stage1 to stage4.
         groups: groups of every second layer, counted over the whole network with stage0 as layer 0.
         se: squeeze-and-excitation of each block: None, ``'pre'`` or ``'post'`` (see ``RepVGGBlock``).
+        plus: built as RepVGGplus: stage3 in two halves, ``stage3_first`` and ``stage3_second``, and the blocks of a
+            stage under ``blocks``.
     """
 
     num_blocks: tuple[int, int, int, int]
     width_multiplier: tuple[float, float, float, float]
     groups: int = 1
     se: str | None = None
+    plus: bool = False
 
     @property
     def stem_channels(self) -> int:
@@ -36,6 +39,12 @@ class Arch:
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of stage1 to stage4."""
         return tuple(int(base * factor) for base, factor in zip(_BASE_WIDTHS, self.width_multiplier, strict=True))
+
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the modules that make up stage0 to stage4; only stage3 of RepVGGplus has two."""
+        stage3 = ("stage3_first", "stage3_second") if self.plus else ("stage3",)
+        return ("stage0",), ("stage1",), ("stage2",), stage3, ("stage4",)
 
     def groups_of_layer(self, index: int) -> int:
         """Return the groups of a layer, where index 0 is stage0 and index 1 the first block of stage1."""
@@ -61,6 +70,7 @@ ARCHS: dict[str, Arch] = {
     "B3g2": Arch(_B, (3, 3, 3, 5), groups=2),  # authors
     "B3g4": Arch(_B, (3, 3, 3, 5), groups=4),  # paper, section 3.4
     "D2se": Arch(_D, (2.5, 2.5, 2.5, 5), se="pre"),  # authors
+    "plus-L2pse": Arch(_D, (2.5, 2.5, 2.5, 5), se="post", plus=True),  # authors, repvggplus.py
 }
 
 
@@ -68,7 +78,8 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
     """Turn the ``arch`` argument of a config into an ``Arch``.
 
     Args:
-        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``), or the fields of ``Arch`` as a dict.
+        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``, ``'RepVGGplus-L2pse'`` as ``'plus-L2pse'``), or
+            the fields of ``Arch`` as a dict.
 
     Returns:
         The architecture.
@@ -79,7 +90,7 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
     if isinstance(arch, Arch):
         return arch
     if isinstance(arch, str):
-        name = arch.removeprefix("RepVGG-")
+        name = arch.removeprefix("RepVGG").removeprefix("-")
         if name not in ARCHS:
             raise ValueError(f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, or a dict of one's own")
         return ARCHS[name]
@@ -100,4 +111,6 @@ def _checked(arch: Mapping[str, Any]) -> Arch:
         raise ValueError(f"arch: num_blocks={num_blocks} must be four positive whole numbers")
     if len(widths) != 4 or not all(base * w >= 1 for base, w in zip(_BASE_WIDTHS, widths, strict=True)):
         raise ValueError(f"arch: width_multiplier={widths} must be four factors that leave at least one channel")
+    if arch.get("plus") and num_blocks[2] % 2:
+        raise ValueError(f"arch: num_blocks={num_blocks} with plus=True needs an even third number: stage3 is halved")
     return Arch(**{**arch, "num_blocks": num_blocks, "width_multiplier": widths})

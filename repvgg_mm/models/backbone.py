@@ -3,7 +3,8 @@
 Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021 (arXiv:2101.03697).
 """
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..reparam import RepVGGBlock
+from ..reparam.convert import switch_to_deploy
 from .archs import Arch, resolve_arch
 
 _NUM_STAGES = 4
@@ -24,7 +26,7 @@ class RepVGG(BaseModule):
     """Plain stack of RepVGG blocks that returns the feature maps of the chosen stages.
 
     Args:
-        arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'`` or a dict with the fields of ``Arch``.
+        arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'``, ``'plus-L2pse'`` or a dict with the fields of ``Arch``.
         out_indices: stages to return; 0 is stage1 (stride 4), 3 is stage4 (stride 32).
         strides: stride of the first block of stage1 to stage4. The stem, stage0, always halves the image.
         dilations: dilation of stage1 to stage4; an entry may be a sequence with one value a block.
@@ -76,16 +78,16 @@ class RepVGG(BaseModule):
         layer = 1  # of the whole network: every second one is grouped
         per_block = _per_block(dilations, self.arch.num_blocks)
         for index, (width, stride) in enumerate(zip(self.arch.stage_channels, _check_strides(strides), strict=True)):
-            stage = self._build_stage(channels, width, stride, per_block[index], layer)
-            self.add_module(f"stage{index + 1}", stage)
-            channels, layer = width, layer + len(stage)
+            blocks = self._build_blocks(channels, width, stride, per_block[index], layer)
+            self._add_stage(self.arch.parts[index + 1], blocks)
+            channels, layer = width, layer + len(blocks)
         self.to(memory_format=torch.channels_last)
         self._freeze()
 
-    def _build_stage(
+    def _build_blocks(
         self, channels: int, width: int, stride: int, dilations: Sequence[int], layer: int
-    ) -> nn.Sequential:
-        blocks = [
+    ) -> list[RepVGGBlock]:
+        return [
             self._build_block(
                 channels if index == 0 else width,
                 width,
@@ -95,12 +97,24 @@ class RepVGG(BaseModule):
             )
             for index, dilation in enumerate(dilations)
         ]
-        return nn.Sequential(*blocks)
 
-    @property
-    def stages(self) -> list[nn.Module]:
-        """stage0 to stage4."""
-        return [getattr(self, f"stage{index}") for index in range(_NUM_STAGES + 1)]
+    def _add_stage(self, names: Sequence[str], blocks: Sequence[RepVGGBlock]) -> None:
+        """Share the blocks of a stage out among its parts, under the authors' names."""
+        size = len(blocks) // len(names)
+        for number, name in enumerate(names):
+            part = nn.Sequential(*blocks[number * size : (number + 1) * size])
+            self.add_module(name, nn.Sequential(OrderedDict(blocks=part)) if self.arch.plus else part)
+
+    def parts(self, stages: int = _NUM_STAGES + 1) -> dict[str, nn.Module]:
+        """Return the modules of the first stages, in order: ``stage0``, ``stage1``, ...; see ``Arch.parts``.
+
+        Args:
+            stages: how many stages.
+
+        Returns:
+            Name -> module.
+        """
+        return {name: getattr(self, name) for names in self.arch.parts[:stages] for name in names}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps.
@@ -111,13 +125,26 @@ class RepVGG(BaseModule):
         Returns:
             One map (N, C, H / stride, W / stride) for each of ``out_indices``, sizes rounded up.
         """
-        outputs = []
-        x = self.stage0(x.contiguous(memory_format=torch.channels_last))  # faster, and so is all that follows
-        for index, stage in enumerate(self.stages[1:]):
-            x = stage(x)
-            if index in self.out_indices:
-                outputs.append(x)
-        return tuple(outputs)
+        ends = [self.arch.parts[index + 1][-1] for index in self.out_indices]
+        return tuple(self.forward_parts(x, ends).values())
+
+    def forward_parts(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Compute what the named parts put out; RepVGGplus has auxiliary heads on parts that are no stage.
+
+        Args:
+            x: images, shape (N, in_channels, H, W).
+            names: out of ``parts()``.
+
+        Returns:
+            Name -> feature map, in the order of the network.
+        """
+        outputs = {}
+        x = x.contiguous(memory_format=torch.channels_last)  # faster, and so is all that follows
+        for name, part in self.parts().items():
+            x = part(x)
+            if name in names:
+                outputs[name] = x
+        return outputs
 
     def train(self, mode: bool = True) -> "RepVGG":
         """Set the mode; frozen stages, and with ``norm_eval`` all batch normalisations, keep fixed statistics.
@@ -129,8 +156,8 @@ class RepVGG(BaseModule):
             The backbone.
         """
         super().train(mode)
-        for stage in self.stages[: self.frozen_stages + 1]:
-            stage.eval()
+        for part in self.parts(self.frozen_stages + 1).values():
+            part.eval()
         if self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
@@ -139,15 +166,13 @@ class RepVGG(BaseModule):
 
     def _freeze(self) -> None:
         """Freeze before anybody (DDP) looks at the parameters, not only once ``train()`` is called."""
-        for stage in self.stages[: self.frozen_stages + 1]:
-            stage.requires_grad_(False)
+        for part in self.parts(self.frozen_stages + 1).values():
+            part.requires_grad_(False)
         self.train(self.training)
 
     def switch_to_deploy(self) -> None:
         """Turn every block into its deployed form, in place; does nothing if that is done already."""
-        for module in self.modules():
-            if isinstance(module, RepVGGBlock):
-                module.switch_to_deploy()
+        switch_to_deploy(self)
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says; pretrained weights must fill the whole backbone.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .archs import ARCHS
 from .backbone import RepVGG
+from .plus import RepVGGplusClassifier
 
 
 class RepVGGClassifier(RepVGG):
@@ -49,4 +50,23 @@ def _creator(arch: str) -> Callable[..., RepVGGClassifier]:
     return create
 
 
-CREATORS: dict[str, Callable[..., RepVGGClassifier]] = {f"create_RepVGG_{arch}": _creator(arch) for arch in ARCHS}
+def create_RepVGGplus_L2pse(
+    deploy: bool = False, use_checkpoint: bool = False, num_classes: int = 1000
+) -> RepVGGplusClassifier:
+    """Build the RepVGGplus-L2pse classifier, as the authors' function of this name does.
+
+    Args:
+        deploy: build the deployed form.
+        use_checkpoint: recompute each block in the backward pass, to save memory.
+        num_classes: number of classes K of the linear layer and of the auxiliary heads.
+
+    Returns:
+        Model from images (N, 3, H, W) to logits (N, K), randomly initialised; see ``RepVGGplusClassifier``.
+    """
+    return RepVGGplusClassifier("plus-L2pse", num_classes, deploy, with_cp=use_checkpoint)
+
+
+CREATORS: dict[str, Callable[..., RepVGG]] = {
+    **{f"create_RepVGG_{name}": _creator(name) for name, arch in ARCHS.items() if not arch.plus},
+    "create_RepVGGplus_L2pse": create_RepVGGplus_L2pse,
+}

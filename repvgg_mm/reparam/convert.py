@@ -15,7 +15,8 @@ from .save import save_atomically
 
 _DENSE = "rbr_dense.conv.weight"
 _BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
-_LATER_BLOCK = re.compile(r"(?:^|\.)stage\d+(?:_first|_second)?\.(?:blocks\.)?([1-9]\d*)\.$")
+_TRAINING_ONLY_KEY = re.compile(r"(?:^|\.)stage\d(?:_first|_second)?_aux\.")  # the auxiliary heads of RepVGGplus
+_LATER_BLOCK = re.compile(r"(?:^|\.)(?:stage\d+(?:_first|_second)?\.(?:blocks\.)?[1-9]\d*|stage3_second\.blocks\.0)\.$")
 
 
 def block_prefixes(state_dict: Iterable[str]) -> list[str]:
@@ -67,7 +68,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
 
     Returns:
         New state dict: each block's tensors replaced by ``rbr_reparam.weight`` (C_out, C_in / groups, 3, 3) and
-        ``rbr_reparam.bias`` (C_out,); all other entries are the very same tensors.
+        ``rbr_reparam.bias`` (C_out,); all other entries are the very same tensors. The auxiliary heads of RepVGGplus,
+        which only training needs, are left out.
 
     Raises:
         ValueError: if there is no block in training form, or a block lacks a tensor, has one of a wrong shape or a
@@ -82,6 +84,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
     fused = {prefix: _fuse_block(state_dict, prefix, eps) for prefix in prefixes}
     converted: OrderedDict[str, Tensor] = OrderedDict()
     for key, tensor in state_dict.items():
+        if _TRAINING_ONLY_KEY.search(key):
+            continue
         match = _BRANCH_KEY.search(key)
         if match is None:
             converted[key] = tensor
@@ -124,7 +128,7 @@ def repvgg_model_convert(
         build_func, save_path = None, build_func
     deploy_model = build_func(deploy=True) if build_func is not None else None
     if not do_copy and deploy_model is None:
-        deploy_model = _switch_blocks(model)
+        deploy_model = _switched(model)
         if save_path is not None:
             save_atomically(deploy_model.state_dict(), save_path)
         return deploy_model
@@ -147,7 +151,7 @@ def whole_model_convert(
     Raises:
         ValueError: if there is no RepVGG block, or ``deploy_model`` is of another architecture.
     """
-    converted = _switch_blocks(copy.deepcopy(train_model))
+    converted = _switched(copy.deepcopy(train_model))
     if deploy_model is not None:
         try:
             deploy_model.load_state_dict(converted.state_dict())
@@ -159,12 +163,33 @@ def whole_model_convert(
     return converted
 
 
-def _switch_blocks(model: nn.Module) -> nn.Module:
-    blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock)]
-    if not blocks:
-        raise ValueError(f"{type(model).__name__}: no RepVGG block")
+class TrainingOnly:
+    """Mark of a module that only training needs, such as an auxiliary head: converting a model removes it."""
+
+
+def switch_to_deploy(model: nn.Module) -> int:
+    """Turn every RepVGG block of a model into its deployed form and remove what only training needs, in place.
+
+    Args:
+        model: any model.
+
+    Returns:
+        Number of RepVGG blocks in it.
+    """
+    modules = list(model.modules())
+    for module in modules:
+        for name, child in list(module.named_children()):
+            if isinstance(child, TrainingOnly):
+                delattr(module, name)
+    blocks = [module for module in modules if isinstance(module, RepVGGBlock)]
     for block in blocks:
         block.switch_to_deploy()
+    return len(blocks)
+
+
+def _switched(model: nn.Module) -> nn.Module:
+    if not switch_to_deploy(model):
+        raise ValueError(f"{type(model).__name__}: no RepVGG block")
     return model
 
 

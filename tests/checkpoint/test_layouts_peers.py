@@ -79,7 +79,7 @@ def assert_same_logits(got: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("deploy", [False, True], ids=["train", "deploy"])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", [name for name in ARCHS if not ARCHS[name].plus])
 @pytest.mark.parametrize("name", PEERS)
 def test_every_tensor_has_its_counterpart_of_the_same_shape(name: str, arch: str, deploy: bool) -> None:
     build, switch, _ = PEERS[name]

@@ -66,7 +66,7 @@ def test_frozen_from_construction_on(frozen_stages: int) -> None:
     """Peer: freezing only in ``train()`` breaks DDP at its second iteration."""
     model = build(frozen_stages=frozen_stages)
     for _ in range(2):
-        for index, stage in enumerate(model.stages):
+        for index, stage in enumerate(model.parts().values()):
             frozen = index <= frozen_stages
             assert all(parameter.requires_grad != frozen for parameter in stage.parameters())
             assert all(m.training != frozen for m in stage.modules() if isinstance(m, _BatchNorm))

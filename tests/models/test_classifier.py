@@ -19,7 +19,7 @@ def test_modes() -> None:
     logits = model(x)
     assert logits.shape == (3, 5)
     losses = model(x, labels, mode="loss")
-    torch.testing.assert_close(losses["loss"], torch.nn.functional.cross_entropy(logits, labels))
+    torch.testing.assert_close(losses["loss_ce"], torch.nn.functional.cross_entropy(logits, labels))
     predictions = model(x, labels, mode="predict")
     torch.testing.assert_close(torch.stack([p["scores"] for p in predictions]), logits.softmax(1))
     assert [p["label"] for p in predictions] == [0, 4, 2]
