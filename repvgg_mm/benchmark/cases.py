@@ -1,0 +1,185 @@
+"""The cases on whole models: inference, evaluation, finetuning, training, and what a backward pass keeps in memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .contestants import Contestant, fix_statistics, ours, three_branches
+from .results import Result, Spread
+from .timing import Work, ratio, time_in_turn
+
+_MATMUL_SIDE = {"cpu": 1536, "cuda": 8192}
+_MEMORY_BATCH = 32
+_PLAIN = "plain network"
+
+_Prepare = Callable[[nn.Module], nn.Module]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cases share.
+
+    Attributes:
+        peers: the peers that are installed.
+        batch: images a step.
+        side: height and width of an image, pixels.
+        repeats: measurements of each.
+        device: where to compute.
+    """
+
+    peers: Sequence[Contestant]
+    batch: int
+    side: int
+    repeats: int
+    device: torch.device
+
+
+def deployed_inference(arch: str, setting: Setting) -> list[Result]:
+    """Time deployed inference, and a large matrix product in the same rounds to state the efficiency against it."""
+    contestants = [ours(), *setting.peers]
+    models = {c.name: c.convert(c.build(arch)) for c in contestants}
+    works = {c.name: _inference(models[c.name], c, setting) for c in contestants}
+    n = _MATMUL_SIDE[setting.device.type]
+    a, b = torch.randn(2, n, n, device=setting.device)
+    times = time_in_turn({**works, "matmul": lambda: a @ b}, setting.repeats, setting.device)
+    matmul = times.pop("matmul")
+    results = _compare("deployed inference", arch, times, contestants[0].name)
+    flops = _flops(models[contestants[0].name], contestants[0], setting)
+    limit = [seconds * flops / (2 * n**3) for seconds in matmul]  # the model's operations at the rate of the product
+    efficiency = ratio(limit, times[contestants[0].name])
+    rate = Spread.of([2 * n**3 / seconds / 1e9 for seconds in matmul])
+    name = f"{contestants[0].name}, of a {n}x{n} matmul"
+    return [*results, Result("matmul rate", arch, name, rate, "GFLOP/s", efficiency, ">= 0.90")]
+
+
+def evaluation(arch: str, setting: Setting) -> list[Result]:
+    """Time the evaluation of models that are not converted, as in a validation epoch."""
+    contestants = [ours(), three_branches(), *setting.peers]
+    deployed = _inference(ours().convert(ours().build(arch)), ours(), setting)
+    works = {c.name: _inference(c.build(arch), c, setting) for c in contestants}
+    times = time_in_turn({"deployed": deployed, **works}, setting.repeats, setting.device)
+    return _compare("evaluation", arch, times, "deployed", "<= 1.05")
+
+
+def finetuning(arch: str, setting: Setting) -> list[Result]:
+    """Time a training step with fixed statistics (``norm_eval=True``)."""
+    return _training_steps("norm_eval step", arch, setting, fix_statistics, "<= 1.10")
+
+
+def training(arch: str, setting: Setting) -> list[Result]:
+    """Time a training step with live statistics."""
+    return _training_steps("training step", arch, setting, nn.Module.train, "<= 1.25")
+
+
+def memory(arch: str, setting: Setting) -> list[Result]:
+    """Count the bytes kept for the backward pass of 32 images, in both ways of training; parameters don't count."""
+    results = []
+    modes: dict[str, tuple[_Prepare, str, str]] = {
+        "norm_eval": (fix_statistics, _PLAIN, "<= 1.15"),
+        "training": (nn.Module.train, "three branches", "<= 0.70"),
+    }
+    for mode, (prepare, base, goal) in modes.items():
+        kept = {}
+        for name, contestant, build in _trainable(setting):
+            model = prepare(build(arch)).to(setting.device)
+            kept[name] = _kept_bytes(model, contestant.images(_MEMORY_BATCH, setting.side, setting.device))
+        for name, size in kept.items():
+            against = Spread.of([size / kept[base]])
+            mebibytes = Spread.of([size / 2**20])
+            case = f"kept for backward, {mode}"
+            results.append(Result(case, arch, name, mebibytes, "MiB", against, goal if name == ours().name else ""))
+    return results
+
+
+def inference_work(arch: str, batch: int, side: int, device: torch.device) -> Work:
+    """Return one deployed inference of our model."""
+    setting = Setting((), batch, side, 1, device)
+    return _inference(ours().convert(ours().build(arch)), ours(), setting)
+
+
+def training_work(arch: str, batch: int, side: int, device: torch.device) -> Work:
+    """Return one training step of our model with live statistics."""
+    return _step(ours().build(arch).train().to(device), ours().images(batch, side, device))
+
+
+def _training_steps(case: str, arch: str, setting: Setting, prepare: _Prepare, goal: str) -> list[Result]:
+    works = {
+        name: _step(
+            prepare(build(arch)).to(setting.device), contestant.images(setting.batch, setting.side, setting.device)
+        )
+        for name, contestant, build in _trainable(setting)
+    }
+    return _compare(case, arch, time_in_turn(works, setting.repeats, setting.device), _PLAIN, goal)
+
+
+def _trainable(setting: Setting) -> list[tuple[str, Contestant, Callable[[str], nn.Module]]]:
+    """List the plain network (the deployed form, trained as it is) and all three-branch forms."""
+    contestants = [ours(), three_branches(), *setting.peers]
+    plain = (_PLAIN, ours(), lambda arch: ours().convert(ours().build(arch)))
+    return [plain, *((c.name, c, c.build) for c in contestants)]
+
+
+def _inference(model: nn.Module, contestant: Contestant, setting: Setting) -> Work:
+    model.eval().to(setting.device)
+    images = contestant.images(setting.batch, setting.side, setting.device)
+
+    @torch.inference_mode()
+    def work() -> Tensor:
+        return model(images)
+
+    return work
+
+
+def _step(model: nn.Module, images: Tensor) -> Work:
+    """Return a step with forward, loss, backward and SGD; its learning rate is too low to change what is computed."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9, weight_decay=1e-4)
+    labels = torch.arange(len(images), device=images.device)
+
+    def work() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return work
+
+
+def _kept_bytes(model: nn.Module, images: Tensor) -> int:
+    """Sum the storages that autograd keeps for the backward pass, each once."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}  # holding the tensors keeps their addresses from being used again
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = F.cross_entropy(model(images), labels)
+    assert loss.requires_grad
+    return sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in parameters)
+
+
+def _flops(model: nn.Module, contestant: Contestant, setting: Setting) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        model(contestant.images(setting.batch, setting.side, setting.device))
+    return counter.get_total_flops()
+
+
+def _compare(case: str, arch: str, times: dict[str, list[float]], base: str, goal: str = "") -> list[Result]:
+    return [
+        Result(
+            case,
+            arch,
+            name,
+            Spread.of([second * 1000 for second in seconds]),
+            "ms",
+            ratio(seconds, times[base]),
+            goal if name == ours().name else "",
+        )
+        for name, seconds in times.items()
+    ]

@@ -1,0 +1,53 @@
+"""Timing several functions fairly: in turn (A B A B ...), warm, on CPU and CUDA."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from .results import Spread
+
+Work = Callable[[], object]
+
+_WARM_UP_ROUNDS = 2
+
+
+def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Time functions in turn, so that a slow moment of the machine meets all of them.
+
+    Args:
+        works: name and function.
+        repeats: number of rounds counted; two more come before them, to warm up.
+        device: where the functions compute.
+
+    Returns:
+        For each name one time a round, in seconds.
+    """
+    clock = _time_on_cuda if device.type == "cuda" else _time_on_cpu
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(_WARM_UP_ROUNDS + repeats):
+        for name, work in works.items():
+            seconds = clock(work)
+            if round_ >= _WARM_UP_ROUNDS:
+                times[name].append(seconds)
+    return times
+
+
+def ratio(times: list[float], base: list[float]) -> Spread:
+    """Compare two lists of times round by round."""
+    return Spread.of([ours / theirs for ours, theirs in zip(times, base, strict=True)])
+
+
+def _time_on_cpu(work: Work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _time_on_cuda(work: Work) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    work()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000  # given in ms

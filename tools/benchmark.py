@@ -1,0 +1,112 @@
+"""Measure RepVGG in all its forms, in turn with timm and mmpretrain (where installed) and with the machine's own rate.
+
+Example:
+    python tools/benchmark.py                                          # everything, A0 and B1; half an hour on 2 cores
+    python tools/benchmark.py --cases deploy eval --arch A0 --batch 1
+    python tools/benchmark.py --device cuda --batch 128
+
+Cases: deploy (deployed inference, and its efficiency), eval (evaluation of the model that is not converted), norm_eval
+(finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward pass, batch 32),
+startup (imports), growth (time against image side and batch). Writes benchmark.json, ratios.png and growth_*.png.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from repvgg_mm.benchmark import Result, cases
+from repvgg_mm.benchmark.contestants import peers
+from repvgg_mm.benchmark.growth import Point, growth
+from repvgg_mm.benchmark.report import describe_machine, render_table, write_json
+from repvgg_mm.benchmark.startup import startup
+from repvgg_mm.engine.cli import DONE, InputError, run, user_input
+from repvgg_mm.models.archs import resolve_arch
+
+MODEL_CASES = {
+    "deploy": cases.deployed_inference,
+    "eval": cases.evaluation,
+    "norm_eval": cases.finetuning,
+    "live": cases.training,
+    "memory": cases.memory,
+}
+CASES = [*MODEL_CASES, "startup", "growth"]
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="default: all")
+    parser.add_argument("--arch", nargs="+", default=["A0", "B1"], help="architectures; growth takes the first")
+    parser.add_argument("--batch", type=int, default=8, help="images a step (default 8)")
+    parser.add_argument("--side", type=int, default=224, help="height and width of an image (default 224)")
+    parser.add_argument("--repeats", type=int, default=10, help="measurements of each (default 10)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--out-dir", type=Path, default=Path("work_dirs/benchmark"), help="where files go")
+    args = parser.parse_args()
+    for name in ("batch", "side", "repeats"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
+    return args
+
+
+def progress(line: str) -> None:
+    """Say on stderr what goes on; the table alone goes to stdout."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result], dict[str, list[Point]]]:
+    """Run the chosen cases."""
+    setting = cases.Setting(peers(progress), args.batch, args.side, args.repeats, device)
+    results: list[Result] = []
+    for arch in args.arch:
+        for name in (name for name in MODEL_CASES if name in args.cases):
+            progress(f"{name} {arch}")
+            results += MODEL_CASES[name](arch, setting)
+    if "startup" in args.cases:
+        progress("startup")
+        results += startup(args.repeats)
+    curves = {}
+    if "growth" in args.cases:
+        curves[args.arch[0]] = growth(args.arch[0], args.side, args.repeats, device, progress)
+    return results, curves
+
+
+def main() -> int:
+    """Measure, print the table, write the files."""
+    args = parse_args()
+    with user_input():
+        for arch in args.arch:
+            resolve_arch(arch)
+        if args.device not in ("cpu", "cuda"):
+            raise ValueError(f"--device {args.device}: choose cpu or cuda")
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: PyTorch sees no GPU here")
+        args.out_dir.mkdir(parents=True, exist_ok=True)
+    device = torch.device(args.device)
+    # Both in true float32, so that the efficiency compares like with like.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    machine = describe_machine(device) | {"batch": args.batch, "side": args.side, "repeats": args.repeats}
+    results, curves = measure(args, device)
+    print(" ".join(f"{key}={value}" for key, value in machine.items()))
+    print(render_table(results))
+    points = {
+        arch: [{**p._asdict(), "milliseconds": p.milliseconds._asdict()} for p in c] for arch, c in curves.items()
+    }
+    write_json(args.out_dir / "benchmark.json", machine, results, points)
+    try:
+        from repvgg_mm.benchmark.charts import draw_growth, draw_ratios
+    except ImportError as error:
+        raise InputError("the charts need matplotlib: pip install 'repvgg_mm[demo]'") from error
+    if results:
+        draw_ratios(args.out_dir / "ratios.png", results)
+    for arch, curve in curves.items():
+        draw_growth(args.out_dir / f"growth_{arch}.png", arch, curve)
+    print(f"wrote {args.out_dir}")
+    return DONE
+
+
+if __name__ == "__main__":
+    run(main)
