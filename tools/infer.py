@@ -3,7 +3,7 @@
 Example:
     python tools/infer.py photo.jpg --checkpoint deployed.pth                # the config is in the converted checkpoint
     python tools/infer.py data/digits/segmentation/images/val --config configs/mask_rcnn_repvgg_digits.py \
-        --checkpoint work_dirs/mask_rcnn_repvgg_digits/epoch_6.pth --deploy --out-dir work_dirs/pictures
+        --checkpoint work_dirs/mask_rcnn_repvgg_digits/epoch_4.pth --deploy --out-dir work_dirs/pictures
 
 Exit code: 0 done; 1 some images could not be read and were skipped; 2 bad input, nothing written.
 """
