@@ -1,6 +1,5 @@
 """Every config builds; detectors train, test and convert, on ordinary and on odd images."""
 
-import itertools
 import json
 import pickle
 import runpy
@@ -97,7 +96,7 @@ def test_leaf_configs_are_short_and_say_how_to_run_them() -> None:
         lines = (CONFIGS / f"{name}.py").read_text(encoding="utf-8").splitlines()
         assert len(lines) < 45, name
         assert lines[0].startswith("# ") and f"configs/{name}.py" in lines[0], name
-        header = " ".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+        header = " ".join(line for line in lines[:5] if line.startswith("#"))
         assert "Measured" in header or "Not trained here" in header, name
 
 

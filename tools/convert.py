@@ -6,7 +6,7 @@ Example:
     python tools/convert.py epoch_12.pth deployed.pth --config configs/retinanet_repvgg_a0_coco.py --ema
     python tools/convert.py timm_repvgg_a0.safetensors deployed.pth -a A0         # weights of timm or mmpretrain
     python tools/convert.py RepVGG-A0-train.pth timm.safetensors --to timm        # the same form, with timm's names
-    python tools/convert.py epoch_120.pth RepVGG-A0-deploy.pth --publish          # RepVGG-A0-deploy-1a2b3c4d.pth
+    python tools/convert.py epoch_120.pth deployed.pth --publish                  # deployed-RepVGG-A0-1a2b3c4d.pth
 
 Exit code: 0 written; 1 the outputs of both forms differ, nothing written; 2 bad input, nothing written.
 """
@@ -28,7 +28,12 @@ def parse_args() -> argparse.Namespace:
     known.add_argument(
         "--to", metavar="LAYOUT", help="change the names only, to those of authors, mmpretrain, timm or repvgg_mm"
     )
-    parser.add_argument("--publish", action="store_true", help="weights only; 8 digits of their SHA-256 in OUT's name")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write weights only, and add to OUT's name the architecture (of the backbone; not if the name has it, or "
+        "if it is one's own) and the first 8 digits of the file's SHA-256",
+    )
     parser.add_argument("--ema", action="store_true", help="convert the EMA weights instead of the trained ones")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")

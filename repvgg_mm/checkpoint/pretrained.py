@@ -8,8 +8,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..models.archs import ARCHS
 from ..reparam.convert import block_prefixes, convert_state_dict
+from .architecture import backbone_prefix, guess_arch
 from .errors import CheckpointError
 from .io import find_state_dict, load_checkpoint
 from .layouts import PEERS, from_ours, recognise, to_ours
@@ -84,7 +84,7 @@ def describe(weights: Mapping[str, Tensor]) -> str:
     """
     names = list(weights)
     if block_prefixes(weights):
-        return f"a RepVGG{guess_arch(weights, backbone_prefix(weights))} in training form"
+        return f"a {guess_arch(weights, backbone_prefix(weights)) or 'RepVGG of its own arch'} in training form"
     for fragment, kind in _KINDS.items():
         if any(fragment in name for name in names):
             return kind
@@ -98,34 +98,6 @@ _KINDS = {
     "layer1.0.conv": "a ResNet",
     "blocks.0.attn.": "a vision transformer",
 }
-
-
-def guess_arch(weights: Mapping[str, Tensor], prefix: str = "") -> str:
-    """Name the architectures that have the blocks and widths of some weights.
-
-    Args:
-        weights: names and tensors in training form.
-        prefix: what stands before ``stage0.``.
-
-    Returns:
-        ``'-A0'``; ``' of its own arch'`` if the table has none like it.
-    """
-    for name, arch in ARCHS.items():
-        last = [
-            f"{prefix}stage{stage}.{count - 1}.rbr_dense.conv.weight" for stage, count in enumerate(arch.num_blocks, 1)
-        ]
-        beyond = [
-            f"{prefix}stage{stage}.{count}.rbr_dense.conv.weight" for stage, count in enumerate(arch.num_blocks, 1)
-        ]
-        second = weights.get(f"{prefix}stage1.1.rbr_dense.conv.weight")
-        if any(key not in weights for key in last) or any(key in weights for key in beyond) or second is None:
-            continue
-        widths = tuple(weights[key].shape[0] for key in last)
-        groups = second.shape[0] // second.shape[1]
-        has_se = f"{prefix}stage1.0.se.down.weight" in weights
-        if widths == arch.stage_channels and groups == arch.groups and has_se == (arch.se is not None):
-            return f"-{name}"
-    return " of its own arch"
 
 
 def _load_whole(
@@ -166,19 +138,6 @@ def _renamed(
 def _optional(key: str) -> bool:
     """Counters that old files lack; batch normalisation with a momentum never reads them."""
     return key.endswith("num_batches_tracked")
-
-
-def backbone_prefix(weights: Mapping[str, Tensor]) -> str:
-    """Find what stands before ``stage0.``; the shortest if there are several backbones (a teacher, say).
-
-    Args:
-        weights: names and tensors.
-
-    Returns:
-        The prefix, e.g. ``'backbone.'``; empty if there is none.
-    """
-    prefixes = {key.split("stage0.")[0] for key in weights if key.startswith("stage0.") or ".stage0." in key}
-    return min(prefixes, key=len, default="")
 
 
 def _wants_deployed(backbone: nn.Module) -> bool:

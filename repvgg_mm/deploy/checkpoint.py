@@ -153,7 +153,7 @@ def write_conversion(conversion: Conversion, out: str, force: bool = False, hash
         conversion: what to write.
         out: file to write.
         force: overwrite it.
-        hash_in_name: write weights alone, with the file's hash in its name; see ``checkpoint.publish``.
+        hash_in_name: write weights alone, with architecture and hash in the file's name; see ``checkpoint.publish``.
 
     Returns:
         The file written.
