@@ -1,9 +1,15 @@
 # PLAYING_CARDS=/path/to/playing_cards python tools/train.py configs/faster_rcnn_repvgg_a0_playing_cards.py
-# Faster R-CNN on RepVGG-A0, narrow neck without stride 4, smaller crops, so that a CPU can train it. Recipe: our own.
+# Faster R-CNN on the RepVGG-A0 that configs/repvgg_clothing10.py makes, narrow neck without stride 4, smaller crops, so
+# that a CPU can train it; from scratch: --cfg-options model.backbone.init_cfg=None. Recipe: our own.
 # Measured: see the README's table of real photos.
 _base_ = ["_base_/det_faster_rcnn.py", "_base_/playing_cards.py", "_base_/det_runtime.py"]
 model = dict(
-    backbone=dict(arch="A0", frozen_stages=-1, norm_eval=False),
+    backbone=dict(
+        arch="A0",
+        frozen_stages=-1,
+        norm_eval=False,
+        init_cfg=dict(type="Pretrained", checkpoint="work_dirs/repvgg_clothing10/epoch_60.pth"),
+    ),
     neck=dict(in_channels=[48, 96, 192, 1280], out_channels=128, start_level=1, num_outs=4),
     rpn_head=dict(in_channels=128, feat_channels=128, anchor_generator=dict(scales=[6], strides=[8, 16, 32, 64])),
     roi_head=dict(
