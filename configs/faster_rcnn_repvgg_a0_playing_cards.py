@@ -1,5 +1,5 @@
 # PLAYING_CARDS=/path/to/playing_cards python tools/train.py configs/faster_rcnn_repvgg_a0_playing_cards.py
-# Faster R-CNN on the RepVGG-A0 that configs/repvgg_clothing10.py makes, narrow neck without stride 4, smaller crops, so
+# Faster R-CNN on the RepVGG-A0 that configs/repvgg_clothing10.py makes, narrow neck without stride 4, smaller images, so
 # that a CPU can train it; from scratch: --cfg-options model.backbone.init_cfg=None. Recipe: our own.
 # Measured: see the README's table of real photos.
 _base_ = ["_base_/det_faster_rcnn.py", "_base_/playing_cards.py", "_base_/det_runtime.py"]
@@ -24,9 +24,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", eta_min=0, T_max=32, by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min=0, T_max=30, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(interval=8))
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=32, val_interval=8)
+default_hooks = dict(checkpoint=dict(interval=10))
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30, val_interval=10)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -1,4 +1,4 @@
-# Photos of playing cards, 296 / 67 of 360 x 480, six ranks; $PLAYING_CARDS or --cfg-options data_root=... says where.
+# Photos of playing cards, 296 / 67 of 270 x 480, six ranks; $PLAYING_CARDS or --cfg-options data_root=... says where.
 data_root = "{{$PLAYING_CARDS:data/playing_cards}}"
 classes = ("ace", "jack", "king", "nine", "queen", "ten")
 palette = [(220, 20, 60), (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233)]
@@ -7,20 +7,20 @@ train_pipeline = [
     dict(type="SeedTransforms"),
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomResize", scale=(480, 360), ratio_range=(0.7, 1.2), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=(320, 320), allow_negative_crop=True),
+    dict(type="RandomResize", scale=(320, 240), ratio_range=(0.8, 1.5), keep_ratio=True),
+    dict(type="RandomCrop", crop_type="relative_range", crop_size=(0.6, 0.6), allow_negative_crop=True),
     dict(type="RandomFlip", prob=0.5, direction="diagonal"),  # half a turn: letters are not mirrored
     dict(type="PhotoMetricDistortion"),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(480, 360), keep_ratio=True),
+    dict(type="Resize", scale=(320, 240), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs"),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="ReplaySampler"),
