@@ -1,10 +1,10 @@
-# `make demo` and `make test` do everything on a fresh machine; the first use creates .venv and installs into it.
+# `make demo`, `make demo-detection` and `make test` do everything on a fresh machine; the first use installs into .venv.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: install demo test test-openmmlab lint types clean
+.PHONY: install demo demo-detection test test-openmmlab lint types clean
 
 install: $(READY)
 
@@ -14,7 +14,10 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(PY) tools/demo.py --work-dir work_dirs/demo
+	$(PY) tools/demo.py segmentation --work-dir work_dirs/demo
+
+demo-detection: $(READY)
+	$(PY) tools/demo.py detection --work-dir work_dirs/demo_detection
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
@@ -39,4 +42,4 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .openmmlab work_dirs/demo
+	rm -rf $(VENV) .openmmlab work_dirs/demo work_dirs/demo_detection

@@ -1,7 +1,8 @@
 """Run the whole mission on real handwritten digits: pretrain, finetune, convert, prove, test, report.
 
 Example:
-    python tools/demo.py --work-dir work_dirs/demo
+    python tools/demo.py                          # PSPNet; what `make demo` does
+    python tools/demo.py detection                # Mask R-CNN; what `make demo-detection` does
 
 Exit code: 0 done; 1 the result is not what it has to be; 2 bad input or a step that failed.
 """
@@ -11,19 +12,23 @@ import time
 from functools import partial
 from pathlib import Path
 
-from repvgg_mm.demo import StepFailed, run_segmentation_demo
+from repvgg_mm.demo import DETECTION, SEGMENTATION, StepFailed, run_act
 from repvgg_mm.engine.cli import CHECK_FAILED, DONE, InputError, run, user_input
+
+ACTS = {"segmentation": (SEGMENTATION, "work_dirs/demo"), "detection": (DETECTION, "work_dirs/demo_detection")}
 
 
 def main() -> int:
-    """Run the demo."""
+    """Run one act of the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work-dir", default="work_dirs/demo", help="folder for everything that is made")
+    parser.add_argument("act", nargs="?", default="segmentation", choices=ACTS, help="default: segmentation")
+    parser.add_argument("--work-dir", help="folder for everything that is made (default: one of its own for each act)")
     args = parser.parse_args()
+    act, work_dir = ACTS[args.act]
     start = time.perf_counter()
     try:
         with user_input():
-            good = run_segmentation_demo(Path(__file__).parents[1], Path(args.work_dir), partial(print, flush=True))
+            good = run_act(act, Path(__file__).parents[1], Path(args.work_dir or work_dir), partial(print, flush=True))
     except StepFailed as error:
         raise InputError(str(error)) from error
     print(f"took {time.perf_counter() - start:.0f} s")

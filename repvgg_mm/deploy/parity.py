@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..reparam import RepVGGBlock
 
 INPUT_SHAPE = (1, 3, 128, 192)
+_BOXES = ((0.0, 0.0, 1.0, 1.0), (0.1, 0.2, 0.5, 0.7), (0.4, 0.1, 0.95, 0.6), (0.6, 0.6, 0.7, 0.75))  # of width, height
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,29 @@ def _max_or_nan(a: float, b: float) -> float:
 
 
 def _outputs(model: nn.Module, x: Tensor) -> Any:
-    """Raw outputs: logits, head maps, or feature maps where a head's outputs hang on sorted proposals."""
+    """Raw outputs: logits or head maps; of a bare backbone its feature maps."""
     if hasattr(model, "roi_head"):
-        return model.extract_feat(x)  # type: ignore[operator]
+        return _two_stage_outputs(model, x)
     return model(x, mode="tensor") if hasattr(model, "data_preprocessor") else model(x)
+
+
+def _two_stage_outputs(model: Any, x: Tensor) -> list[Any]:
+    """Raw outputs of every part of a two-stage detector of mmdet, the RoI head's on fixed boxes.
+
+    On the proposals they would be of different boxes as soon as two scores changed places. A RoI head that refines
+    boxes in several stages chooses them by its scores, too: it is left out.
+    """
+    from mmdet.models.roi_heads import StandardRoIHead
+    from mmengine.structures import InstanceData
+
+    features = model.extract_feat(x)
+    outputs = [features, model.rpn_head(features)] if model.with_rpn else [features]
+    if type(model.roi_head).forward is StandardRoIHead.forward:
+        whole = torch.tensor([x.shape[3], x.shape[2], x.shape[3], x.shape[2]], dtype=x.dtype)
+        boxes = torch.tensor(_BOXES, dtype=x.dtype) * whole
+        proposals = [InstanceData(bboxes=boxes) for _ in range(len(x))]
+        outputs.append(model.roi_head(features, proposals))
+    return outputs
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,23 @@ def detection_rows(report: Report) -> Markup:
     return element(
         "div", *(_row(number, item, report) for number, item in enumerate(report.detections, 1)), class_="rows"
     )
+
+
+def agreement_sentence(detections: Sequence[DetectionExample]) -> str:
+    """Say in words how many objects both forms find.
+
+    Args:
+        detections: the examples, one or more.
+
+    Returns:
+        A sentence.
+    """
+    found = [compare_objects(item.before, item.after) for item in detections]
+    matched, unmatched = sum(same.matched for same in found), sum(same.unmatched for same in found)
+    images = "the image" if len(found) == 1 else f"the {len(found)} images"
+    if unmatched:
+        return f"In {images} below, both forms find {_count(matched)}; {unmatched} more are found by only one form."
+    return f"In {images} below, both forms find the same {_count(matched)}."
 
 
 def _row(number: int, example: DetectionExample, report: Report) -> Markup:

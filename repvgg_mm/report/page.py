@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .charts import line_chart
 from .content import Report
-from .detection import detection_rows
+from .detection import agreement_sentence, detection_rows
 from .errors import EPSILON, error_table, scientific
 from .markup import Markup, element, join
 from .pictures import labelled
@@ -70,10 +70,10 @@ def verdict(report: Report) -> str:
     """Say in words what the pictures and the bars show.
 
     Args:
-        report: its examples and layer errors.
+        report: its examples, detections and layer errors.
 
     Returns:
-        One or two sentences, or nothing.
+        A few sentences, or nothing.
     """
     sentences = []
     if report.examples:
@@ -81,6 +81,8 @@ def verdict(report: Report) -> str:
         pixels = sum(example.truth.size for example in report.examples)
         images = "the image" if len(report.examples) == 1 else f"the {len(report.examples)} images"
         sentences.append(f"In {images} below, {differing:,} of {pixels:,} predicted pixels differ after conversion.")
+    if report.detections:
+        sentences.append(agreement_sentence(report.detections))
     if report.layer_errors:
         name, error = max(report.layer_errors, key=lambda item: math.inf if math.isnan(item[1]) else item[1])
         if math.isfinite(error):
