@@ -1,4 +1,4 @@
-# python tools/train.py configs/faster_rcnn_repvgg_digits.py      (after configs/repvgg_digits.py)
+# tools/dist_train.sh configs/faster_rcnn_repvgg_digits.py 2      (after configs/repvgg_digits.py)
 # Faster R-CNN on a small RepVGG finds handwritten digits, with anchors of their sizes. Recipe: our own.
 # Measured: see the README's demo table.
 _base_ = [

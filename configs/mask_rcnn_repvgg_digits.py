@@ -1,4 +1,4 @@
-# python tools/train.py configs/mask_rcnn_repvgg_digits.py      (after configs/repvgg_digits.py)
+# tools/dist_train.sh configs/mask_rcnn_repvgg_digits.py 2      (after configs/repvgg_digits.py)
 # Mask R-CNN on a small RepVGG cuts out handwritten digits, with anchors of their sizes. Recipe: our own.
 # Measured: see the README's demo table.
 _base_ = [

@@ -29,7 +29,7 @@ test_pipeline = [
     dict(type="PackDetInputs"),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,  # for each of two processes
     num_workers=0,
     sampler=dict(type="ReplaySampler"),
     dataset=dict(

@@ -112,11 +112,8 @@ def run_act(act: Act, root: Path, work_dir: Path, say: Say) -> bool:
     commands.python("pretrain", "train", CLASSIFIER, "--work-dir", str(work_dir / "pretrain"))
     say(f"3/6  {act.finetuning}")
     start = f"model.backbone.init_cfg.checkpoint={commands.last_checkpoint('pretrain')}"
-    options = ["--work-dir", str(work_dir / "finetune"), "--cfg-options", start]
-    if act.processes > 1:
-        commands.run("finetune", ["tools/dist_train.sh", act.config, str(act.processes), *options])
-    else:
-        commands.python("finetune", "train", act.config, *options)
+    command = ["tools/dist_train.sh", act.config, str(act.processes), "--work-dir", str(work_dir / "finetune")]
+    commands.run("finetune", [*command, "--cfg-options", start])
     say("4/6  convert the backbone, and nothing else")
     trained = commands.last_checkpoint("finetune")
     proof = commands.python("convert", "convert", trained, str(deployed), "--force")

@@ -1,4 +1,4 @@
-"""The second act: Mask R-CNN, boxes and masks of the same digits."""
+"""The second act: Mask R-CNN finds boxes and masks of the same digits."""
 
 from typing import Any
 
@@ -63,8 +63,8 @@ def _found(instances: Any) -> Objects:
 DETECTION = Act(
     command="make demo-detection",
     config="configs/mask_rcnn_repvgg_digits.py",
-    processes=1,
-    finetuning="finetune Mask R-CNN",
+    processes=2,
+    finetuning="finetune Mask R-CNN on two processes",
     metrics=(
         Metric("coco/bbox_mAP", "bbox mAP on held-out digits", floor=0.4, tolerance=0.002, digits=3),
         Metric("coco/segm_mAP", "mask mAP on held-out digits", floor=0.4, tolerance=0.002, digits=3),
