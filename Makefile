@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: install demo demo-detection test test-openmmlab lint types clean
+.PHONY: install demo demo-detection test test-openmmlab test-peers lint types clean
 
 install: $(READY)
 
@@ -34,6 +34,18 @@ ORIGINALS := mmengine==0.10.7 mmcv-lite==2.1.0 mmsegmentation==1.2.2 mmdet==3.3.
 test-openmmlab: .openmmlab/.ready
 	PYTHONPATH=$(CURDIR)/.openmmlab OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
 
+# Our weights in mmpretrain's models and theirs in ours. Not in the venv: mmdet would import it wherever mmdet is used.
+MMPRETRAIN := onedl-mmpretrain==1.3.6 model-index==0.1.11 markdown==3.11.3 ordered-set==4.1.0 einops==0.8.2
+
+.peers/.ready: $(READY)
+	rm -rf .peers
+	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .peers $(MMPRETRAIN)
+	rm -rf .peers/tests
+	touch $@
+
+test-peers: .peers/.ready
+	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_layouts_peers.py -k mmpretrain
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -42,4 +54,4 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .openmmlab work_dirs/demo work_dirs/demo_detection
+	rm -rf $(VENV) .openmmlab .peers work_dirs/demo work_dirs/demo_detection
