@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fuse import BNParams, bn_scale_shift, identity_1x1
+from .fuse import BNParams, bn_scale_shift
 
 
 class KeptKernel:
@@ -106,7 +106,7 @@ class _FoldedConv(torch.autograd.Function):
         scale3, scale1, *scale0 = scales
         grads = [grad_kernel * _spread(scale3), centre * _spread(scale1), grad_bias]
         grads += [(grad_kernel * dense).sum((1, 2, 3)), (centre * pointwise).sum((1, 2, 3))]
-        grads += [(centre * _identity(dense)).sum((1, 2, 3)) for _ in scale0]
+        grads += [grad_kernel[_identity_taps(dense)] for _ in scale0]
         needed = zip(grads, need_others, strict=True)
         return None, grad_x, *(g if need else None for g, need in needed)
 
@@ -116,13 +116,14 @@ def _kernel(dense: Tensor, pointwise: Tensor, scale3: Tensor, scale1: Tensor, *s
     kernel = dense * _spread(scale3)
     kernel[:, :, 1:2, 1:2] += pointwise * _spread(scale1)
     for scale in scale0:
-        kernel[:, :, 1:2, 1:2] += _identity(dense) * _spread(scale)
+        kernel[_identity_taps(dense)] += scale
     return kernel
 
 
-def _identity(dense: Tensor) -> Tensor:
-    channels, per_group = dense.shape[:2]
-    return identity_1x1(channels, channels // per_group, dense.device)
+def _identity_taps(dense: Tensor) -> tuple[Tensor, Tensor, int, int]:
+    """Index the taps that are 1 in an identity kernel: for output channel i, input channel i of its group."""
+    channels = torch.arange(len(dense), device=dense.device)
+    return channels, channels % dense.shape[1], 1, 1
 
 
 def _spread(scale: Tensor) -> Tensor:
