@@ -59,15 +59,26 @@ def enable_amp(cfg: Config) -> None:
         cfg: the config, changed in place.
 
     Raises:
-        ValueError: if there is no GPU, or the config's optimizer wrapper is of a kind that has no AMP form.
+        ValueError: if the config's optimizer wrapper is of a kind that has no AMP form.
     """
-    if not torch.cuda.is_available():
-        raise ValueError("--amp needs a GPU: mmengine's AmpOptimWrapper has no CPU form")
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not {kind!r}")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def check_amp(cfg: Config) -> None:
+    """Refuse mixed precision where mmengine only asserts.
+
+    Args:
+        cfg: the config.
+
+    Raises:
+        ValueError: if it asks for AMP and there is no GPU.
+    """
+    if (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
+        raise ValueError("AMP needs a GPU: mmengine's AmpOptimWrapper has no CPU form, in bfloat16 neither")
 
 
 def _replace_data_root(node: Any, before: Any, after: str) -> None:
