@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 
@@ -66,19 +65,6 @@ def enable_amp(cfg: Config) -> None:
         raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not {kind!r}")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
-
-
-def check_amp(cfg: Config) -> None:
-    """Refuse mixed precision where mmengine only asserts.
-
-    Args:
-        cfg: the config.
-
-    Raises:
-        ValueError: if it asks for AMP and there is no GPU.
-    """
-    if (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
-        raise ValueError("AMP needs a GPU: mmengine's AmpOptimWrapper has no CPU form, in bfloat16 neither")
 
 
 def _replace_data_root(node: Any, before: Any, after: str) -> None:
