@@ -1,36 +1,17 @@
 """The command lines as a user types them, on a small data set."""
 
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_lines import CLS, SEG, losses, metrics, run, tool
 from torch import Tensor
 
-ROOT = Path(__file__).parents[1]
-SEG, CLS = "configs/pspnet_repvgg_digits.py", "configs/repvgg_digits.py"
 SHORT = ["train_cfg.max_iters=4", "train_cfg.val_interval=4", "train_dataloader.batch_size=2"]
 SHORT += ["default_hooks.logger.interval=1"]
-
-
-def run(*command: object, digits: Path, **environment: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "DIGITS": str(digits), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=env)
-
-
-def tool(name: str, *arguments: object, digits: Path) -> subprocess.CompletedProcess:
-    return run(sys.executable, f"tools/{name}.py", *arguments, digits=digits)
-
-
-def losses(work_dir: Path) -> dict[int, float]:
-    (scalars,) = work_dir.glob("*/vis_data/scalars.json")
-    records = [json.loads(line) for line in scalars.read_text().splitlines()]
-    return {record["step"]: record["loss"] for record in records if "loss" in record}
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +62,6 @@ def test_classification_resumes_with_the_same_losses(digits: Path, pretrained: P
     assert [resumed[step] for step in resumed] == [full[step] for step in resumed]
 
 
-def metrics(done: subprocess.CompletedProcess) -> dict[str, float]:
-    assert done.returncode == 0, done.stderr
-    return {name: float(value) for name, value in re.findall(r"^(\S+): ([\d.]+|nan)$", done.stdout, re.MULTILINE)}
-
-
 def test_both_forms_and_the_converted_file_have_the_same_metrics(digits: Path, finetuned: Path, tmp_path: Path) -> None:
     trained, deployed = finetuned / "iter_4.pth", tmp_path / "deployed.pth"
     done = tool("convert", trained, deployed, digits=digits)
@@ -132,9 +108,11 @@ def test_mmseg_inferencer_opens_a_converted_checkpoint_alone(digits: Path, finet
 
 def test_two_processes(digits: Path, tmp_path: Path) -> None:
     options = [*SHORT, "model.backbone.init_cfg=None", "model.backbone.frozen_stages=1"]
+    options += ["optim_wrapper.constructor=RepVGGOptimWrapperConstructor"]
     done = run("tools/dist_train.sh", SEG, "2", "--work-dir", tmp_path, "--cfg-options", *options, digits=digits)
     assert done.returncode == 0, done.stderr
     assert "no GPU: SyncBN became BN" in done.stdout
+    assert re.search(r"no weight decay on \d+ biases \(.*\) and 14 scales of 3x3 and 1x1 branches \(", done.stdout)
     assert len(losses(tmp_path)) == 4 and (tmp_path / "iter_4.pth").exists()
 
 

@@ -1,0 +1,45 @@
+"""The command lines as a user types them, for the tests that run them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SEG, CLS = "configs/pspnet_repvgg_digits.py", "configs/repvgg_digits.py"
+
+
+def environment(digits: Path, **variables: str) -> dict[str, str]:
+    return {**os.environ, "DIGITS": str(digits), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **variables}
+
+
+def run(*command: object, digits: Path, **variables: str) -> subprocess.CompletedProcess:
+    env = environment(digits, **variables)
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=env)
+
+
+def tool(name: str, *arguments: object, digits: Path) -> subprocess.CompletedProcess:
+    return run(sys.executable, f"tools/{name}.py", *arguments, digits=digits)
+
+
+def start(*command: object, digits: Path, **variables: str) -> subprocess.Popen:
+    """Start a command that runs beside the test; its output is not kept."""
+    env, nowhere = environment(digits, **variables), subprocess.DEVNULL
+    return subprocess.Popen([str(part) for part in command], stdout=nowhere, stderr=nowhere, cwd=ROOT, env=env)
+
+
+def losses(work_dir: Path) -> dict[int, float]:
+    """Iteration -> loss of all runs in a folder; where they overlap they must agree."""
+    found: dict[int, float] = {}
+    for log in work_dir.glob("*/vis_data/scalars.json"):
+        for record in map(json.loads, log.read_text().splitlines()):
+            if "loss" in record:
+                assert found.setdefault(record["step"], record["loss"]) == record["loss"], record
+    return found
+
+
+def metrics(done: subprocess.CompletedProcess) -> dict[str, float]:
+    assert done.returncode == 0, done.stderr
+    return {name: float(value) for name, value in re.findall(r"^(\S+): ([\d.]+|nan)$", done.stdout, re.MULTILINE)}
