@@ -3,6 +3,7 @@
 Example:
     python tools/train.py configs/pspnet_repvgg_digits.py --work-dir work_dirs/digits
     tools/dist_train.sh configs/pspnet_repvgg_b2_cityscapes.py 8
+    srun --ntasks-per-node 8 --gres gpu:8 python tools/train.py configs/repvgg_b2_200e_imagenet.py --launcher slurm
 """
 
 import argparse
@@ -15,6 +16,7 @@ from mmengine.runner import Runner
 from repvgg_mm.engine.cli import DONE, run, user_input
 from repvgg_mm.engine.config import enable_amp, load_config
 from repvgg_mm.engine.launch import prepare_cpu_processes
+from repvgg_mm.engine.start import check_start
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +47,7 @@ def main() -> int:
             os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
             cfg.resume = True
             cfg.load_from = None if args.resume == "auto" else args.resume
+        check_start(cfg)
         prepare_cpu_processes(cfg)
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
         _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
