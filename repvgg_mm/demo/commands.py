@@ -55,7 +55,7 @@ class Commands:
         log = self.work_dir / f"{name}.log"
         self.say(f"$ {shlex.join(command)}")
         lines = []
-        with log.open("w") as file:
+        with log.open("w", buffering=1) as file:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
