@@ -25,6 +25,8 @@ _NUM_STAGES = 4
 class RepVGG(BaseModule):
     """Plain stack of RepVGG blocks that returns the feature maps of the chosen stages.
 
+    Weights and feature maps are in ``torch.channels_last``, whatever the images come in: there is nothing to switch on.
+
     Args:
         arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'``, ``'plus-L2pse'`` or a dict with the fields of ``Arch``.
         out_indices: stages to return; 0 is stage1 (stride 4), 3 is stage4 (stride 32).
