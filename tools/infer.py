@@ -3,7 +3,7 @@
 Example:
     python tools/infer.py photo.jpg --checkpoint deployed.pth                # the config is in the converted checkpoint
     python tools/infer.py data/digits/segmentation/images/val --config configs/mask_rcnn_repvgg_digits.py \
-        --checkpoint work_dirs/mask_rcnn_repvgg_digits/epoch_4.pth --deploy --out-dir work_dirs/pictures
+        --checkpoint work_dirs/mask_rcnn_repvgg_digits/epoch_2.pth --deploy --out-dir work_dirs/pictures
 
 Exit code: 0 done; 1 some images could not be read and were skipped; 2 bad input, nothing written.
 """
@@ -12,9 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from repvgg_mm.deploy.infer import RESULTS, UnreadableImage, infer_images, list_images, plan_pictures
-from repvgg_mm.deploy.predictors import Prediction, build_predictor
-from repvgg_mm.engine.cli import CHECK_FAILED, DONE, run, user_input
+from cli import CHECK_FAILED, DONE, run, user_input
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,6 +31,9 @@ def main() -> int:
     """Infer."""
     args = parse_args()
     with user_input():
+        from repvgg_mm.deploy.infer import RESULTS, UnreadableImage, infer_images, list_images, plan_pictures
+        from repvgg_mm.deploy.predictors import Prediction, build_predictor
+
         images = list_images(args.images)
         pictures = plan_pictures(images, Path(args.out_dir))
         predictor = build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
