@@ -7,9 +7,12 @@ the TorchScript loader, may write a `.patch` file for an old one, and trusts the
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 
 import torch
 from torch import Tensor
@@ -18,13 +21,16 @@ from .unpickle import PlainUnpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
+_ALIGNMENT = 16  # bytes of the largest number, complex128; torch.save puts storages at multiples of 64
 
 
-def read_zip(file: io.BufferedReader) -> object:
+def read_zip(file: io.BufferedReader, mapped: bool = False) -> object:
     """Read the zip format (torch >= 1.6).
 
     Args:
         file: Open zip file.
+        mapped: Make the tensors views of the file, which saves time and memory, but the process dies if the file is
+            cut while they live. Changing them does not change the file.
 
     Returns:
         The saved object on the CPU, with a `Placeholder` for everything that is not plain data.
@@ -34,17 +40,18 @@ def read_zip(file: io.BufferedReader) -> object:
     """
     with zipfile.ZipFile(file) as archive:
         root = archive_root(archive)
+        memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)) if mapped else None
         byteorder = f"{root}/byteorder"
-        if byteorder in archive.namelist() and _record(archive, byteorder) != b"little":
+        if byteorder in archive.namelist() and _record(file, archive.getinfo(byteorder)) != b"little":
             raise pickle.UnpicklingError("tensors saved on a big-endian machine are not supported")
         loaded: dict[str, Tensor] = {}
 
         def load_storage(dtype: torch.dtype, key: str, numel: int, *_: object) -> Tensor:
             if key not in loaded:
-                loaded[key] = _flat_tensor(bytearray(_record(archive, f"{root}/data/{key}")), dtype)
+                loaded[key] = _flat_tensor(_record(file, archive.getinfo(f"{root}/data/{key}"), memory), dtype)
             return _checked(loaded[key], dtype, numel)
 
-        return PlainUnpickler(io.BytesIO(_record(archive, f"{root}/data.pkl")), load_storage).load()
+        return PlainUnpickler(io.BytesIO(_record(file, archive.getinfo(f"{root}/data.pkl"))), load_storage).load()
 
 
 def read_legacy(file: io.BufferedReader) -> object:
@@ -107,15 +114,30 @@ def archive_root(archive: zipfile.ZipFile) -> str:
     return roots[0]
 
 
-def _record(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Read one file of the zip. A compressed one could unfold to any size, and torch.save never compresses."""
-    info = archive.getinfo(name)
+def _record(file: io.BufferedReader, info: zipfile.ZipInfo, memory: memoryview | None = None) -> bytearray | memoryview:
+    """Read one file of the zip, or cut it out of ``memory``, and check its CRC.
+
+    A compressed one could unfold to any size, and torch.save never compresses.
+    """
     if info.compress_type != zipfile.ZIP_STORED:
-        raise pickle.UnpicklingError(f"{name!r} is compressed: torch.save did not write this zip")
-    return archive.read(info)
+        raise pickle.UnpicklingError(f"{info.filename!r} is compressed: torch.save did not write this zip")
+    file.seek(info.header_offset)
+    signature, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
+    start = info.header_offset + 30 + name_length + extra_length
+    if signature != b"PK\x03\x04" or start + info.file_size > os.fstat(file.fileno()).st_size:
+        raise pickle.UnpicklingError(f"{info.filename!r} is not where the zip says")
+    if memory is not None and start % _ALIGNMENT == 0:
+        content: bytearray | memoryview = memory[start : start + info.file_size]
+    else:
+        content = bytearray(info.file_size)
+        file.seek(start)
+        file.readinto(content)
+    if zlib.crc32(content) != info.CRC:
+        raise pickle.UnpicklingError(f"{info.filename!r} is damaged: its CRC is wrong")
+    return content
 
 
-def _flat_tensor(buffer: bytearray, dtype: torch.dtype) -> Tensor:
+def _flat_tensor(buffer: bytearray | memoryview, dtype: torch.dtype) -> Tensor:
     """Wrap bytes as a 1-D tensor without a copy (`frombuffer` refuses an empty buffer)."""
     return torch.frombuffer(buffer, dtype=dtype) if buffer else torch.empty(0, dtype=dtype)
 

@@ -23,12 +23,14 @@ _DROPPED = object()
 _OPEN = object()
 
 
-def load_checkpoint(path: str | Path, trust: bool = False) -> object:
+def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False) -> object:
     """Load a file of torch.save or of safetensors to the CPU, without running any code in it.
 
     Args:
         path: Checkpoint file, in the zip format (torch >= 1.6) or the one before; or ``.safetensors``.
         trust: Unpickle everything instead. The file can then run any code: only for one's own files.
+        mapped: Where that is possible, make the tensors views of the file, for a short use of a large one: the process
+            dies if the file is cut while they live. Changing them does not change the file.
 
     Returns:
         What was saved. Unless trusted, everything in it that is not a tensor, a container or plain data is an inert
@@ -46,13 +48,13 @@ def load_checkpoint(path: str | Path, trust: bool = False) -> object:
     if path.suffix == SUFFIX:
         return read_safetensors(path)
     try:
-        return _read(path, trust)
+        return _read(path, trust, mapped)
     except Exception as error:  # a broken or hostile pickle can end in any exception
         reason = next(iter(str(error).splitlines()), "")
         raise CheckpointError(f"cannot load {path}: {reason or type(error).__name__}") from error
 
 
-def _read(path: Path, trust: bool) -> object:
+def _read(path: Path, trust: bool, mapped: bool) -> object:
     """Read a file by the format that its first bytes show."""
     with path.open("rb") as file:
         head = file.read(512)
@@ -72,7 +74,7 @@ def _read(path: Path, trust: bool) -> object:
             raise CheckpointError(
                 "the tar format of torch 0.1 is too old to read safely; --trust-checkpoint unpickles it"
             )
-        return read_zip(file) if is_zip else read_legacy(file)
+        return read_zip(file, mapped) if is_zip else read_legacy(file)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def convert_checkpoint(
         ValueError: if ``arch`` or ``config`` does not fit it.
         FileNotFoundError: if a file is missing.
     """
-    loaded = load_checkpoint(path, trust)
+    loaded = load_checkpoint(path, trust, mapped=True)
     found = find_state_dict(loaded, ema)
     notes: list[str] = []
     weights, peer = found.state_dict, recognise(found.state_dict)
@@ -166,7 +166,7 @@ def write_conversion(conversion: Conversion, out: str, force: bool = False, hash
         out = str(publish(conversion.content, out))
     else:
         save_checkpoint(conversion.content, out, force)
-    written = find_state_dict(load_checkpoint(out)).state_dict
+    written = find_state_dict(load_checkpoint(out, mapped=True)).state_dict
     changed = [key for key, tensor in conversion.untouched.items() if not same_bits(tensor, written[key])]
     if changed:
         os.unlink(out)

@@ -6,11 +6,13 @@ equivalent kernel and training with fixed statistics. Nothing here draws random 
 Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3 (arXiv:2101.03697).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+_NUMBERS_AT_ONCE = 2**17  # of a kernel: their float64 forms stay in the CPU's cache
 
 
 class BNParams(NamedTuple):
@@ -52,38 +54,6 @@ def bn_scale_shift(bn: BNParams) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def fuse_conv_bn(kernel: Tensor, bn: BNParams) -> tuple[Tensor, Tensor]:
-    """Fuse a convolution without bias and the batch normalisation behind it.
-
-    Args:
-        kernel: weight of the convolution, shape (C_out, C_in / groups, K, K).
-        bn: the batch normalisation over the C_out channels.
-
-    Returns:
-        Kernel of the same shape and bias (C_out,), both float64.
-
-    Source:
-        Paper, equation 3.
-    """
-    scale, shift = bn_scale_shift(bn)
-    return kernel.double() * scale.reshape(-1, 1, 1, 1), shift
-
-
-def pad_1x1_to_3x3(kernel: Tensor) -> Tensor:
-    """Put a 1x1 kernel into the centre of a 3x3 kernel of zeros.
-
-    Args:
-        kernel: shape (C_out, C_in / groups, 1, 1).
-
-    Returns:
-        Kernel of shape (C_out, C_in / groups, 3, 3).
-
-    Source:
-        Paper, figure 4.
-    """
-    return F.pad(kernel, [1, 1, 1, 1])
-
-
 def identity_1x1(channels: int, groups: int, device: torch.device | None = None) -> Tensor:
     """Return the 1x1 kernel that a grouped convolution needs to be the identity.
 
@@ -118,16 +88,22 @@ def fuse_branches(
         Kernel (C_out, C_in / groups, 3, 3) and bias (C_out,), in the dtype and on the device of the 3x3 kernel.
 
     Source:
-        Paper, section 3.3 and figure 4.
+        Paper, section 3.3, equation 3 and figure 4.
     """
-    kernel, bias = fuse_conv_bn(*dense)
-    centre, centre_bias = fuse_conv_bn(*pointwise)
-    bias = bias + centre_bias
+    out_channels, per_group = dense[0].shape[:2]
+    branches = [dense, pointwise]
     if identity is not None:
-        channels, per_group = kernel.shape[:2]
-        eye, shift = fuse_conv_bn(identity_1x1(channels, channels // per_group, kernel.device), identity)
-        centre = centre + eye
-        bias = bias + shift
-    kernel = kernel + pad_1x1_to_3x3(centre)
-    dtype = dense[0].dtype
-    return kernel.to(dtype), bias.to(dtype)
+        branches.append((identity_1x1(out_channels, out_channels // per_group, dense[0].device), identity))
+    scales, shifts = zip(*(bn_scale_shift(bn) for _, bn in branches), strict=True)
+    rows = max(1, _NUMBERS_AT_ONCE // (9 * per_group))
+    parts = zip(*(tensor.split(rows) for tensor in (*(kernel for kernel, _ in branches), *scales)), strict=True)
+    kernel = torch.cat([_add_kernels(part[: len(branches)], part[len(branches) :]) for part in parts])
+    return kernel, sum(shifts).to(dense[0].dtype)
+
+
+def _add_kernels(kernels: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
+    """Scale a 3x3 kernel and some 1x1 kernels by output channel and add them up, in the dtype of the first."""
+    total, *centres = (k.double() * scale.reshape(-1, 1, 1, 1) for k, scale in zip(kernels, scales, strict=True))
+    for centre in centres:
+        total[:, :, 1:2, 1:2] += centre
+    return total.to(kernels[0].dtype)

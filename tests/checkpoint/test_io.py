@@ -370,6 +370,25 @@ def test_a_damaged_or_repacked_file(tmp_path: Path, kind: str, says: str) -> Non
     one_line(error, kind, says)
 
 
+def test_mapped_tensors_are_views_that_never_change_the_file(tmp_path: Path) -> None:
+    saved = {"w": torch.arange(1000.0), "half": torch.ones(3).half(), "empty": torch.empty(0), "n": torch.tensor(7)}
+    path = save(saved, tmp_path / "a.pth")
+    before = path.read_bytes()
+    mapped = load_checkpoint(path, mapped=True)
+    torch.testing.assert_close(mapped, saved, rtol=0, atol=0)
+    mapped["w"].zero_()
+    assert path.read_bytes() == before
+    copied = load_checkpoint(path)
+    path.write_bytes(bytes(len(before)))  # in place: the copy must not notice
+    torch.testing.assert_close(copied, saved, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["copied", "mapped"])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, mapped: bool) -> None:
+    with pytest.raises(CheckpointError, match="CRC"):
+        load_checkpoint(file_of("flipped", tmp_path), mapped=mapped)
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         load_checkpoint(file_of("missing", tmp_path))

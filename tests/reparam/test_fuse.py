@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from helpers import image, randomize_bn
 from torch import nn
 
-from repvgg_mm.reparam.fuse import BNParams, bn_scale_shift, fuse_branches, fuse_conv_bn, identity_1x1, pad_1x1_to_3x3
+from repvgg_mm.reparam import fuse
+from repvgg_mm.reparam.fuse import BNParams, bn_scale_shift, fuse_branches, identity_1x1
 
 
 def params(bn: nn.BatchNorm2d) -> BNParams:
@@ -22,19 +23,28 @@ def test_bn_scale_shift_is_the_batch_norm(bn: nn.BatchNorm2d) -> None:
     torch.testing.assert_close(x * scale[:, None, None] + shift[:, None, None], bn(x), rtol=1e-12, atol=1e-12)
 
 
-def test_fuse_conv_bn_is_conv_then_bn(bn: nn.BatchNorm2d) -> None:
-    x, weight = image(2, 4, 5, 7, dtype=torch.float64), image(6, 2, 3, 3, dtype=torch.float64, seed=1)
-    kernel, bias = fuse_conv_bn(weight, params(bn))
-    torch.testing.assert_close(
-        F.conv2d(x, kernel, bias, groups=2), bn(F.conv2d(x, weight, groups=2)), rtol=1e-12, atol=1e-12
-    )
+def test_fuse_branches_is_the_sum_of_the_branches(bn: nn.BatchNorm2d) -> None:
+    x = image(2, 6, 5, 7, dtype=torch.float64)
+    dense, pointwise = image(6, 2, 3, 3, dtype=torch.float64, seed=1), image(6, 2, 1, 1, dtype=torch.float64, seed=2)
+    kernel, bias = fuse_branches((dense, params(bn)), (pointwise, params(bn)), params(bn))
+    expected = bn(F.conv2d(x, dense, padding=1, groups=3)) + bn(F.conv2d(x, pointwise, groups=3)) + bn(x)
+    torch.testing.assert_close(F.conv2d(x, kernel, bias, padding=1, groups=3), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_fuse_branches_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels with many numbers are fused some rows at a time."""
+    norm = params(randomize_bn(nn.BatchNorm2d(6)))
+    branches = ((image(6, 2, 3, 3), norm), (image(6, 2, 1, 1, seed=1), norm), norm)
+    whole = fuse_branches(*branches)
+    for numbers in (1, 4 * 2 * 9):  # one row; four rows, then two
+        monkeypatch.setattr(fuse, "_NUMBERS_AT_ONCE", numbers)
+        torch.testing.assert_close(fuse_branches(*branches), whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_identity_kernel_is_the_identity(groups: int) -> None:
     x = image(2, 8, 5, 7, dtype=torch.float64)
-    kernel = pad_1x1_to_3x3(identity_1x1(8, groups))
-    torch.testing.assert_close(F.conv2d(x, kernel, padding=1, groups=groups), x, rtol=0, atol=0)
+    torch.testing.assert_close(F.conv2d(x, identity_1x1(8, groups), groups=groups), x, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
