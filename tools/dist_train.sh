@@ -3,7 +3,8 @@
 #   tools/dist_train.sh configs/pspnet_repvgg_b2_cityscapes.py 8 [flags of tools/train.py]
 # Several machines: the same command on each, with NNODES, NODE_RANK (0, 1, ...), MASTER_ADDR and PORT set, as in mmseg:
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_train.sh CONFIG 8
-# Slurm: srun --ntasks-per-node 8 --gres gpu:8 python tools/train.py CONFIG --launcher slurm. PYTHON names the interpreter.
+# Slurm: srun --ntasks-per-node 8 --gres gpu:8 python tools/train.py CONFIG --launcher slurm
+# PYTHON names the interpreter.
 set -euo pipefail
 if [ $# -lt 2 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
     echo "error: usage: tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]" >&2
