@@ -1,4 +1,4 @@
-"""What pretraining needs beside a recipe, each by flag: a kill survived, several machines, averages, others' weights."""
+"""What pretraining needs beside a recipe, each by flag: a kill survived, EMA, several machines, weights of others."""
 
 import signal
 import socket
