@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_mm.data import make_digits
+from repvgg_mm.data.digits import make_digits
 
 ROOT = Path(__file__).parents[1]
 

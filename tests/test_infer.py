@@ -65,6 +65,7 @@ def images(tmp_path: Path) -> Path:
 def infer(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run the command line in this process; return its exit code."""
     monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
+    monkeypatch.syspath_prepend(ROOT / "tools")  # as Python does for a script
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "tools/infer.py"), run_name="__main__")
     return int(stop.value.code or 0)

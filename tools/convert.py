@@ -14,7 +14,7 @@ Exit code: 0 written; 1 the outputs of both forms differ, nothing written; 2 bad
 import argparse
 import os
 
-from repvgg_mm.engine.cli import CHECK_FAILED, DONE, run, user_input
+from cli import CHECK_FAILED, DONE, run, user_input
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,23 +12,25 @@ import time
 from functools import partial
 from pathlib import Path
 
-from repvgg_mm.demo import DETECTION, SEGMENTATION, StepFailed, run_act
-from repvgg_mm.engine.cli import CHECK_FAILED, DONE, InputError, run, user_input
+from cli import CHECK_FAILED, DONE, InputError, run, user_input
 
-ACTS = {"segmentation": (SEGMENTATION, "work_dirs/demo"), "detection": (DETECTION, "work_dirs/demo_detection")}
+WORK_DIRS = {"segmentation": "work_dirs/demo", "detection": "work_dirs/demo_detection"}
 
 
 def main() -> int:
     """Run one act of the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="segmentation", choices=ACTS, help="default: segmentation")
+    parser.add_argument("act", nargs="?", default="segmentation", choices=WORK_DIRS, help="default: segmentation")
     parser.add_argument("--work-dir", help="folder for everything that is made (default: one of its own for each act)")
     args = parser.parse_args()
-    act, work_dir = ACTS[args.act]
+    work_dir = Path(args.work_dir or WORK_DIRS[args.act])
+    with user_input():
+        from repvgg_mm.demo import DETECTION, SEGMENTATION, StepFailed, run_act
+    act = {"segmentation": SEGMENTATION, "detection": DETECTION}[args.act]
     start = time.perf_counter()
     try:
         with user_input():
-            good = run_act(act, Path(__file__).parents[1], Path(args.work_dir or work_dir), partial(print, flush=True))
+            good = run_act(act, Path(__file__).parents[1], work_dir, partial(print, flush=True))
     except StepFailed as error:
         raise InputError(str(error)) from error
     print(f"took {time.perf_counter() - start:.0f} s")

@@ -6,8 +6,7 @@ import argparse
 import inspect
 import sys
 import time
-
-from repvgg_mm.data import make_digits
+from collections.abc import Callable
 
 EXAMPLE = """\
 example:
@@ -19,7 +18,7 @@ for the same images). The same arguments always give the same bytes; a folder th
 """
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(make_digits: Callable[..., None]) -> argparse.Namespace:
     """Read the command line; its defaults are those of `make_digits`."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s ROOT [options]",
@@ -51,9 +50,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     """Make the data set; 0 when it is there, 2 when it can't be made as asked."""
-    arguments = vars(parse_args())
     start = time.perf_counter()
     try:
+        from repvgg_mm.data.digits import make_digits
+
+        arguments = vars(parse_args(make_digits))
         make_digits(**{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()})
     except (ValueError, ImportError, OSError) as error:
         print(f"make_digits: {error}", file=sys.stderr)

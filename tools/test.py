@@ -9,14 +9,13 @@ Example:
 import argparse
 import os
 
-from mmengine.config import DictAction
-
-from repvgg_mm.engine.cli import DONE, run, user_input
-from repvgg_mm.engine.evaluate import build_test_runner
+from cli import DONE, run, user_input
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line; the flags mean what they mean in mmseg and mmdet."""
+    from mmengine.config import DictAction
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", help="config file; without it the one inside the checkpoint is used")
     parser.add_argument("checkpoint", help="checkpoint, trained or converted")
@@ -31,9 +30,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     """Test."""
-    args = parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     with user_input():
+        from repvgg_mm.engine.evaluate import build_test_runner
+
+        args = parse_args()
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
         runner = build_test_runner(
             args.config,
             args.checkpoint,

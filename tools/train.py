@@ -9,18 +9,13 @@ Example:
 import argparse
 import os
 
-from mmengine.config import DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-from repvgg_mm.engine.cli import DONE, run, user_input
-from repvgg_mm.engine.config import enable_amp, load_config
-from repvgg_mm.engine.launch import prepare_cpu_processes
-from repvgg_mm.engine.start import check_start
+from cli import DONE, run, user_input
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line; the flags mean what they mean in mmseg and mmdet."""
+    from mmengine.config import DictAction
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config>)")
@@ -36,9 +31,13 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     """Train."""
-    args = parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     with user_input():
+        from repvgg_mm.engine.config import enable_amp, load_config
+        from repvgg_mm.engine.launch import build_runner
+        from repvgg_mm.engine.start import check_start
+
+        args = parse_args()
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
         cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
         if args.amp:
             enable_amp(cfg)
@@ -48,8 +47,7 @@ def main() -> int:
             cfg.resume = True
             cfg.load_from = None if args.resume == "auto" else args.resume
         check_start(cfg)
-        prepare_cpu_processes(cfg)
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
     runner.train()
     return DONE

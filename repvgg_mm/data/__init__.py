@@ -1,7 +1,5 @@
-"""Data: the demo data set of handwritten digits on photos, made from what scikit-learn ships."""
+"""Data: image classification from folders; ``digits`` makes the demo data set from what scikit-learn ships."""
 
-from .digits import make_digits
-from .images import ImageFolder
-from .scenes import CLASSES, PALETTE
+from .images import ImageFolder, collate_images
 
-__all__ = ["CLASSES", "PALETTE", "ImageFolder", "make_digits"]
+__all__ = ["ImageFolder", "collate_images"]

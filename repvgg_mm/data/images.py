@@ -11,7 +11,6 @@ import torch
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
 from torch.utils.data import Dataset, default_collate
-from torchvision.datasets.folder import default_loader
 
 from ..engine.randomness import Draw
 from .listing import list_file, list_folders, read_classes
@@ -48,6 +47,8 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         broken: str = "stop",
     ) -> None:
         """List the files; see the class."""
+        # Not at the top: importing torchvision takes longer than importing mmengine.
+        from torchvision.datasets.folder import default_loader
         from torchvision.transforms import v2
 
         self._root = Path(data_root, split)
@@ -57,6 +58,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             )
         if broken not in ("stop", "skip"):
             raise ValueError(f"broken={broken!r} is unknown: choose 'stop' or 'skip'")
+        self._load = default_loader
         self._skip = broken == "skip"
         self._skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # counted by all workers together
         self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
@@ -94,7 +96,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             index.seed_everything()
         path = self._root / os.fsdecode(self._paths[index])
         try:
-            image = default_loader(path)
+            image = self._load(path)
         except Exception as error:  # whatever a decoder makes of a damaged file
             message = f"image {path} can't be read: {error}"
             if not self._skip:

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
 Samples = list[tuple[str, int]]  # path relative to the split's folder, class index
 _SHOWN = 3
 
@@ -53,6 +51,8 @@ def list_folders(root: Path, classes: tuple[str, ...] | None) -> tuple[tuple[str
         FileNotFoundError: if a class folder holds no image.
         ValueError: if the class folders are not the classes.
     """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
     found = _folders(root)
     if not found:
         raise ValueError(f"{root} holds no class folders: give ann_file=..., a list of lines 'path index'")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data import make_digits
+from ..data.digits import make_digits
 from ..report import Curve, Report, read_curves, write_report
 from .commands import Commands, Say
 from .measure import Look, Measured, facts, format_table, measure

@@ -8,7 +8,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -26,7 +25,7 @@ from ..checkpoint.pretrained import load_weights
 from ..data.images import ImageFolder
 from ..reparam.convert import is_deployed, switch_to_deploy
 from .config import apply_options, load_config
-from .launch import prepare_cpu_processes
+from .launch import build_runner
 
 
 def build_test_runner(
@@ -65,9 +64,8 @@ def build_test_runner(
     if is_deployed(weights) and cfg.get("model"):
         set_deploy(cfg.model)
     cfg.load_from, cfg.resume = None, False
-    prepare_cpu_processes(cfg)
     with nullcontext() if config else registered_only():
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         _ = runner.test_loop  # builds the data set: a wrong path shows here
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, weights, checkpoint)

@@ -1,4 +1,4 @@
-"""Several processes on a machine without GPUs: what mmengine leaves to the user there."""
+"""Start a run, with several processes on a machine without GPUs, too: mmengine leaves that to the user."""
 
 import os
 from typing import Any
@@ -7,6 +7,21 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config describes.
+
+    Args:
+        cfg: the run's config, with ``launcher``; `prepare_cpu_processes` changes it in place.
+
+    Returns:
+        The runner; it builds its data sets when its loops are asked for.
+    """
+    prepare_cpu_processes(cfg)
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 
 def prepare_cpu_processes(cfg: Config) -> None:

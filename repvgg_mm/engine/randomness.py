@@ -8,15 +8,17 @@ Here every draw has a seed of its own, made from the run's seed and a position: 
 import math
 import random
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
-from mmengine.runner import Runner
 from torch.utils.data import Sampler
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
@@ -25,7 +27,7 @@ class ReplaySeedHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: Any = None) -> None:
         """Seed torch from the run's seed, the process and the iteration."""
         torch.manual_seed(_mix(runner.seed, runner.rank, runner.iter))
 

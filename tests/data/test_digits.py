@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from repvgg_mm.data import CLASSES, PALETTE, make_digits
-from repvgg_mm.data.digits import run_lengths
+from repvgg_mm.data.digits import make_digits, run_lengths
+from repvgg_mm.data.scenes import CLASSES, PALETTE
 
 pytest.importorskip("sklearn")
 TOOL = Path(__file__).parents[2] / "tools" / "make_digits.py"

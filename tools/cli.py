@@ -1,12 +1,14 @@
-"""What the command lines share: one clear line for bad input, and the exit codes."""
+"""What the command lines share: one clear line for bad input, and the exit codes.
+
+Importing this loads nothing heavy, so a tool can answer ``--help`` at once. A tool imports the package where it needs
+it, inside `user_input`: where OpenMMLab is missing, that is one clear line, too.
+"""
 
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from ..checkpoint.errors import CheckpointError
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -17,10 +19,10 @@ class InputError(Exception):
 
 @contextmanager
 def user_input() -> Iterator[None]:
-    """Mark the part of a command that only reads and builds what the user gave.
+    """Mark the part of a command that only imports the package, and reads and builds what the user gave.
 
     Raises:
-        InputError: for every error in there that a wrong config, file or flag causes.
+        InputError: for every error in there that a missing package or a wrong config, file or flag causes.
     """
     try:
         yield
@@ -38,11 +40,17 @@ def run(main: Callable[[], int]) -> None:
         main: parses and works; returns the exit code.
     """
     try:
-        code = main()
-    except (InputError, CheckpointError, FileNotFoundError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        code = BAD_INPUT
-    sys.exit(code)
+        sys.exit(main())
+    except (InputError, FileNotFoundError) as error:
+        refusal: Exception = error
+    except ValueError as error:
+        from repvgg_mm.checkpoint import CheckpointError
+
+        if not isinstance(error, CheckpointError):
+            raise
+        refusal = error
+    print(f"error: {one_line(refusal)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 
 def one_line(error: BaseException) -> str:
