@@ -18,7 +18,7 @@ from PIL import Image
 
 from repvgg_mm.report import Curve, DetectionExample, Example, Objects, Report, read_curves, write_report
 from repvgg_mm.report.charts import line_chart, tick_step, ticks
-from repvgg_mm.report.detection import compare_objects
+from repvgg_mm.report.detection import compare_objects, place_label
 from repvgg_mm.report.errors import error_table, scientific
 from repvgg_mm.report.pictures import DIFFERENT, LONGEST, data_uri, difference, overlay
 
@@ -279,6 +279,29 @@ class TestDetections:
         assert [boxes[0][name] for name in ("x", "y", "width", "height")] == ["4", "4", "16", "12"]
         assert boxes[4]["stroke"] == "rgb(0, 0, 200)"
         assert page.texts.count("one  0.91") == 2
+
+    def test_labels_of_the_same_place_stand_apart_and_inside(self) -> None:
+        taken: list[tuple[float, float, float, float]] = []
+        for _ in range(5):
+            place_label((90.0, 0.0, 126.0, 60.0), 30.0, 8.0, (128, 128), taken)
+        place_label((4.0, 120.0, 20.0, 128.0), 30.0, 8.0, (128, 128), taken)
+        for index, (left, top, right, bottom) in enumerate(taken):
+            assert left >= 0 and top >= 0 and right <= 128 and bottom <= 130
+            for other in taken[:index]:
+                assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+    def test_label_of_a_tiny_picture_still_has_a_place(self) -> None:
+        assert place_label((0.0, 0.0, 2.0, 2.0), 30.0, 8.0, (3, 2), [])[1] == pytest.approx(0.0)
+
+    def test_verdict_counts_the_objects(self, tmp_path: Path) -> None:
+        both = make_objects(self.BOXES, [1, 1, 2], [0.9, 0.8, 0.7])
+        fewer = make_objects(self.BOXES[:2], [1, 1], [0.9, 0.8])
+        image = make_example().image
+        same, less = DetectionExample(image, both, both, both), DetectionExample(image, both, both, fewer)
+        texts = " ".join(Page(write(tmp_path, make_report(examples=[], detections=[same, same]))).texts)
+        assert "In the 2 images below, both forms find the same 6 objects." in texts
+        texts = " ".join(Page(write(tmp_path, make_report(examples=[], detections=[less]))).texts)
+        assert "In the image below, both forms find 2 objects; only one form finds 1 more." in texts
 
 
 class TestCharts:

@@ -12,7 +12,7 @@ from .act import Act, Metric
 from .measure import Sights, predict, time_in_turn
 
 _EXAMPLES = 6
-_SURE = 0.3  # objects with less score are not drawn; mmdet's threshold
+_SURE = 0.5  # objects with less score are not drawn
 
 
 def look(pair: ModelPair, batch: dict[str, Any]) -> Sights:
@@ -31,10 +31,10 @@ def look(pair: ModelPair, batch: dict[str, Any]) -> Sights:
     with torch.inference_mode(), by_branches(pair.train):
         before, after = (predict(model, batch, _EXAMPLES) for model in (pair.train, pair.deploy))
         latencies = {
-            "latency of one 128 x 128 image": time_in_turn(
+            "one 128 x 128 image": time_in_turn(
                 lambda: predict(pair.train, batch, 1), lambda: predict(pair.deploy, batch, 1)
             ),
-            "latency of the backbone alone": time_in_turn(lambda: backbones[0](x), lambda: backbones[1](x)),
+            "its backbone": time_in_turn(lambda: backbones[0](x), lambda: backbones[1](x)),
         }
     detections = [
         DetectionExample(

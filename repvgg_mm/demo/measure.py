@@ -70,8 +70,9 @@ class Measured:
         before, after = self.parameters
         rows = [(f"largest {outputs} error (relative)", "-", error), ("parameters", f"{before:,}", f"{after:,}")]
         for name, (branches, deployed) in self.sights.latencies.items():
-            rows.append((name, f"{branches * 1e3:.2f} ms", f"{deployed * 1e3:.2f} ms"))
-            rows.append(("speed-up", "1.00", f"{branches / deployed:.2f}"))
+            rows.append((f"latency of {name}", f"{branches * 1e3:.2f} ms", f"{deployed * 1e3:.2f} ms"))
+            of = f" of {name}" if len(rows) > 4 else ""
+            rows.append((f"speed-up{of}", "1.00", f"{branches / deployed:.2f}"))
         return rows
 
 
@@ -178,8 +179,9 @@ def format_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> st
         The table's lines.
     """
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (header, *rows)]
+    lines = ["  ".join(cells).rstrip() for cells in padded]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
 def _count(model: nn.Module) -> int:

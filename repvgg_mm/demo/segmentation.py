@@ -37,7 +37,7 @@ def look(pair: ModelPair, batch: dict[str, Any]) -> Sights:
         )
         for image, sample, first, second in zip(batch["inputs"], batch["data_samples"], before, after, strict=False)
     ]
-    return Sights({"latency of one 128 x 128 image": latency}, examples=examples)
+    return Sights({"one 128 x 128 image": latency}, examples=examples)
 
 
 SEGMENTATION = Act(

@@ -13,6 +13,7 @@ from .markup import Markup, element, join
 from .pictures import TINT, Picture, data_uri
 
 SAME = 0.5  # IoU from which two boxes of the same class are the same object
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 TEXT = 0.055  # height of the text as a share of the picture's longer side
 
 
@@ -96,7 +97,7 @@ def agreement_sentence(detections: Sequence[DetectionExample]) -> str:
     matched, unmatched = sum(same.matched for same in found), sum(same.unmatched for same in found)
     images = "the image" if len(found) == 1 else f"the {len(found)} images"
     if unmatched:
-        return f"In {images} below, both forms find {_count(matched)}; {unmatched} more are found by only one form."
+        return f"In {images} below, both forms find {_count(matched)}; only one form finds {unmatched} more."
     return f"In {images} below, both forms find the same {_count(matched)}."
 
 
@@ -134,17 +135,49 @@ def _drawing(image: Picture, objects: Objects, report: Report, says: str) -> Mar
     for label, mask in [] if objects.masks is None else zip(objects.labels, objects.masks, strict=True):
         picture[mask] = (1 - TINT) * picture[mask] + TINT * np.array(report.palette[label], dtype=np.float32)
     back = element("image", href=data_uri(picture.round().astype(np.uint8)), width=width, height=height)
-    marks = (_mark(objects, index, report, (width, height)) for index in range(len(objects.labels)))
-    return element("svg", back, *marks, viewBox=f"0 0 {width} {height}", role="img", aria_label=says)
+    taken: list[Rectangle] = []  # by labels
+    marks = [_mark(objects, index, report, (width, height), taken) for index in range(len(objects.labels))]
+    boxes, labels = (join(*parts) for parts in zip(*marks, strict=True)) if marks else (Markup(), Markup())
+    return element("svg", back, boxes, labels, viewBox=f"0 0 {width} {height}", role="img", aria_label=says)
 
 
-def _mark(objects: Objects, index: int, report: Report, size: tuple[int, int]) -> Markup:
-    """Draw one box with its class and score, the text inside the picture wherever the box is."""
+def _mark(
+    objects: Objects, index: int, report: Report, size: tuple[int, int], taken: list[Rectangle]
+) -> tuple[Markup, Markup]:
+    """Draw one box, and its class and score where no other label is."""
     left, top, right, bottom = (float(value) for value in objects.boxes[index])
     name = report.classes[objects.labels[index]]
     text = name if objects.scores is None else f"{name}  {objects.scores[index]:.2f}"
     font = TEXT * max(size)
     colour = "rgb({}, {}, {})".format(*report.palette[objects.labels[index]])
     box = element("rect", x=left, y=top, width=right - left, height=bottom - top, class_="box", stroke=colour)
-    at = (min(max(left, 2.0), size[0] - 0.6 * font * len(text)), top - 0.25 * font if top > 1.25 * font else top + font)
-    return join(box, element("text", text, x=at[0], y=at[1], font_size=font, class_="label"))
+    x, y = place_label((left, top, right, bottom), 0.6 * font * len(text), font, size, taken)
+    return box, element("text", text, x=x, y=y, font_size=font, class_="label")
+
+
+def place_label(
+    box: Rectangle, width: float, font: float, size: tuple[int, int], taken: list[Rectangle]
+) -> tuple[float, float]:
+    """Find a place for a label at a box, inside the picture: above it, else the next free one from its top down.
+
+    Args:
+        box: left, top, right, bottom in pixels.
+        width: of the text, pixels.
+        font: height of the text, pixels.
+        size: (W, H) of the picture in pixels.
+        taken: the other labels' places; this one's is added.
+
+    Returns:
+        Left end and base line of the text; if nothing is free, the first place that is inside the picture.
+    """
+    x = min(max(box[0], 2.0), size[0] - width)
+    lines = [box[1] - 0.25 * font, *np.arange(box[1] + font, box[3] + 1.5 * font, 1.3 * font)]
+    places = [(x, y - font, x + width, y + 0.25 * font) for y in map(float, lines) if font <= y < size[1]]
+    places = places or [(x, box[3] - 1.25 * font, x + width, box[3])]
+    chosen = next((place for place in places if not any(_meet(place, other) for other in taken)), places[0])
+    taken.append(chosen)
+    return x, chosen[3] - 0.25 * font
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
