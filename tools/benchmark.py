@@ -10,27 +10,28 @@ Cases: deploy (deployed inference, and its efficiency), eval (evaluation of the 
 startup (imports), growth (time against image side and batch). Writes benchmark.json, ratios.png and growth_*.png.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from cli import DONE, InputError, run, user_input
 
-from repvgg_mm.benchmark import Result, cases
-from repvgg_mm.benchmark.contestants import peers
-from repvgg_mm.benchmark.growth import Point, growth
-from repvgg_mm.benchmark.report import describe_machine, render_table, write_json
-from repvgg_mm.benchmark.startup import startup
-from repvgg_mm.engine.cli import DONE, InputError, run, user_input
-from repvgg_mm.models.archs import resolve_arch
+if TYPE_CHECKING:
+    import torch
 
-MODEL_CASES = {
-    "deploy": cases.deployed_inference,
-    "eval": cases.evaluation,
-    "norm_eval": cases.finetuning,
-    "live": cases.training,
-    "memory": cases.memory,
+    from repvgg_mm.benchmark import Result
+    from repvgg_mm.benchmark.growth import Point
+
+MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures it
+    "deploy": "deployed_inference",
+    "eval": "evaluation",
+    "norm_eval": "finetuning",
+    "live": "training",
+    "memory": "memory",
 }
 CASES = [*MODEL_CASES, "startup", "growth"]
 
@@ -59,12 +60,17 @@ def progress(line: str) -> None:
 
 def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result], dict[str, list[Point]]]:
     """Run the chosen cases."""
+    from repvgg_mm.benchmark import cases
+    from repvgg_mm.benchmark.contestants import peers
+    from repvgg_mm.benchmark.growth import growth
+    from repvgg_mm.benchmark.startup import startup
+
     setting = cases.Setting(peers(progress), args.batch, args.side, args.repeats, device)
     results: list[Result] = []
     for arch in args.arch:
         for name in (name for name in MODEL_CASES if name in args.cases):
             progress(f"{name} {arch}")
-            results += MODEL_CASES[name](arch, setting)
+            results += getattr(cases, MODEL_CASES[name])(arch, setting)
     if "startup" in args.cases:
         progress("startup")
         results += startup(args.repeats)
@@ -78,6 +84,11 @@ def main() -> int:
     """Measure, print the table, write the files."""
     args = parse_args()
     with user_input():
+        import torch
+
+        from repvgg_mm.benchmark.report import describe_machine, render_table, write_json
+        from repvgg_mm.models.archs import resolve_arch
+
         for arch in args.arch:
             resolve_arch(arch)
         if args.device not in ("cpu", "cuda"):
