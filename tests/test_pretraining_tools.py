@@ -75,7 +75,7 @@ def test_two_machines_compute_what_two_processes_of_one_do(digits: Path, tmp_pat
     network = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "PORT": port}
     machines = [start(*command, digits=digits, **network, NODE_RANK=str(rank)) for rank in range(2)]
     try:
-        assert [machine.wait(timeout=300) for machine in machines] == [0, 0]
+        assert [machine.wait(timeout=600) for machine in machines] == [0, 0]
     finally:
         for machine in machines:
             machine.kill()
