@@ -1,13 +1,16 @@
 """Measure RepVGG in all its forms, in turn with timm and mmpretrain (where installed) and with the machine's own rate.
 
 Example:
-    python tools/benchmark.py                                          # everything, A0 and B1; half an hour on 2 cores
+    python tools/benchmark.py                                          # everything; about 25 minutes on 2 cores
     python tools/benchmark.py --cases deploy eval --arch A0 --batch 1
+    python tools/benchmark.py --cases deploy --compile
     python tools/benchmark.py --device cuda --batch 128
 
-Cases: deploy (deployed inference, and its efficiency), eval (evaluation of the model that is not converted), norm_eval
-(finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward pass, batch 32),
-startup (imports), growth (time against image side and batch). Writes benchmark.json, ratios.png and growth_*.png.
+Cases, of each architecture: deploy (deployed inference, and its efficiency), eval (evaluation of the model that is not
+converted), norm_eval (finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward
+pass, batch 32). Once: models (PSPNet and RetinaNet against ResNet-50, one image), convert (a B3 checkpoint), pipeline
+(images read a second), startup (imports), growth (time against image side and batch).
+Writes benchmark.json, ratios.png and growth_*.png.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import DONE, InputError, run, user_input
+from cli import DONE, run, user_input
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +38,8 @@ MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures i
     "live": "training",
     "memory": "memory",
 }
-CASES = [*MODEL_CASES, "startup", "growth"]
+OTHER_CASES = ("models", "convert", "pipeline", "startup")
+CASES = [*MODEL_CASES, *OTHER_CASES, "growth"]
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="images a step (default 8)")
     parser.add_argument("--side", type=int, default=224, help="height and width of an image (default 224)")
     parser.add_argument("--repeats", type=int, default=10, help="measurements of each (default 10)")
+    parser.add_argument("--compile", action="store_true", help="also time deployed inference under torch.compile")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--out-dir", type=Path, default=Path("work_dirs/benchmark"), help="where files go")
     args = parser.parse_args()
@@ -61,19 +68,33 @@ def progress(line: str) -> None:
 def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result], dict[str, list[Point]]]:
     """Run the chosen cases."""
     from repvgg_mm.benchmark import cases
+    from repvgg_mm.benchmark.compiled import compiled_inference
     from repvgg_mm.benchmark.contestants import peers
+    from repvgg_mm.benchmark.conversion import conversion
     from repvgg_mm.benchmark.growth import growth
+    from repvgg_mm.benchmark.pipeline import pipeline
     from repvgg_mm.benchmark.startup import startup
+    from repvgg_mm.benchmark.whole_models import whole_models
 
+    other_cases: dict[str, Callable[[], list[Result]]] = {
+        "models": lambda: whole_models(setting),
+        "convert": lambda: conversion(args.repeats),
+        "pipeline": lambda: pipeline(args.repeats),
+        "startup": lambda: startup(args.repeats),
+    }
     setting = cases.Setting(peers(progress), args.batch, args.side, args.repeats, device)
     results: list[Result] = []
     for arch in args.arch:
         for name in (name for name in MODEL_CASES if name in args.cases):
             progress(f"{name} {arch}")
             results += getattr(cases, MODEL_CASES[name])(arch, setting)
-    if "startup" in args.cases:
-        progress("startup")
-        results += startup(args.repeats)
+        if args.compile:
+            progress(f"compile {arch}")
+            with user_input():
+                results += compiled_inference(arch, setting)
+    for name in (name for name in OTHER_CASES if name in args.cases):
+        progress(name)
+        results += other_cases[name]()
     curves = {}
     if "growth" in args.cases:
         curves[args.arch[0]] = growth(args.arch[0], args.side, args.repeats, device, progress)
@@ -91,6 +112,9 @@ def main() -> int:
 
         for arch in args.arch:
             resolve_arch(arch)
+        for package, use in (("matplotlib", "the charts"), ("sklearn", "the data pipeline's photos")):
+            if find_spec(package) is None:
+                raise ImportError(f"{use} need {package}: pip install 'repvgg_mm[demo]'")
         if args.device not in ("cpu", "cuda"):
             raise ValueError(f"--device {args.device}: choose cpu or cuda")
         if args.device == "cuda" and not torch.cuda.is_available():
@@ -107,10 +131,8 @@ def main() -> int:
         arch: [{**p._asdict(), "milliseconds": p.milliseconds._asdict()} for p in c] for arch, c in curves.items()
     }
     write_json(args.out_dir / "benchmark.json", machine, results, points)
-    try:
-        from repvgg_mm.benchmark.charts import draw_growth, draw_ratios
-    except ImportError as error:
-        raise InputError("the charts need matplotlib: pip install 'repvgg_mm[demo]'") from error
+    from repvgg_mm.benchmark.charts import draw_growth, draw_ratios
+
     if results:
         draw_ratios(args.out_dir / "ratios.png", results)
     for arch, curve in curves.items():

@@ -42,12 +42,12 @@ def deployed_inference(arch: str, setting: Setting) -> list[Result]:
     """Time deployed inference, and a large matrix product in the same rounds to state the efficiency against it."""
     contestants = [ours(), *setting.peers]
     models = {c.name: c.convert(c.build(arch)) for c in contestants}
-    works = {c.name: _inference(models[c.name], c, setting) for c in contestants}
+    works = {c.name: inference(models[c.name], c, setting) for c in contestants}
     n = _MATMUL_SIDE[setting.device.type]
     a, b = torch.randn(2, n, n, device=setting.device)
     times = time_in_turn({**works, "matmul": lambda: a @ b}, setting.repeats, setting.device)
     matmul = times.pop("matmul")
-    results = _compare("deployed inference", arch, times, contestants[0].name)
+    results = compare("deployed inference", arch, times, contestants[0].name)
     flops = _flops(models[contestants[0].name], contestants[0], setting)
     limit = [seconds * flops / (2 * n**3) for seconds in matmul]  # the model's operations at the rate of the product
     efficiency = ratio(limit, times[contestants[0].name])
@@ -59,10 +59,10 @@ def deployed_inference(arch: str, setting: Setting) -> list[Result]:
 def evaluation(arch: str, setting: Setting) -> list[Result]:
     """Time the evaluation of models that are not converted, as in a validation epoch."""
     contestants = [ours(), three_branches(), *setting.peers]
-    deployed = _inference(ours().convert(ours().build(arch)), ours(), setting)
-    works = {c.name: _inference(c.build(arch), c, setting) for c in contestants}
+    deployed = inference(ours().convert(ours().build(arch)), ours(), setting)
+    works = {c.name: inference(c.build(arch), c, setting) for c in contestants}
     times = time_in_turn({"deployed": deployed, **works}, setting.repeats, setting.device)
-    return _compare("evaluation", arch, times, "deployed", "<= 1.05")
+    return compare("evaluation", arch, times, "deployed", "<= 1.05")
 
 
 def finetuning(arch: str, setting: Setting) -> list[Result]:
@@ -98,7 +98,7 @@ def memory(arch: str, setting: Setting) -> list[Result]:
 def inference_work(arch: str, batch: int, side: int, device: torch.device) -> Work:
     """Return one deployed inference of our model."""
     setting = Setting((), batch, side, 1, device)
-    return _inference(ours().convert(ours().build(arch)), ours(), setting)
+    return inference(ours().convert(ours().build(arch)), ours(), setting)
 
 
 def training_work(arch: str, batch: int, side: int, device: torch.device) -> Work:
@@ -113,7 +113,7 @@ def _training_steps(case: str, arch: str, setting: Setting, prepare: _Prepare, g
         )
         for name, contestant, build in _trainable(setting)
     }
-    return _compare(case, arch, time_in_turn(works, setting.repeats, setting.device), _PLAIN, goal)
+    return compare(case, arch, time_in_turn(works, setting.repeats, setting.device), _PLAIN, goal)
 
 
 def _trainable(setting: Setting) -> list[tuple[str, Contestant, Callable[[str], nn.Module]]]:
@@ -123,13 +123,15 @@ def _trainable(setting: Setting) -> list[tuple[str, Contestant, Callable[[str], 
     return [plain, *((c.name, c, c.build) for c in contestants)]
 
 
-def _inference(model: nn.Module, contestant: Contestant, setting: Setting) -> Work:
+def inference(model: nn.Module, contestant: Contestant, setting: Setting, compiled: bool = False) -> Work:
+    """Return one forward pass without gradients, through ``torch.compile`` if wished."""
     model.eval().to(setting.device)
     images = contestant.images(setting.batch, setting.side, setting.device)
+    forward = torch.compile(model) if compiled else model
 
     @torch.inference_mode()
     def work() -> Tensor:
-        return model(images)
+        return forward(images)
 
     return work
 
@@ -170,7 +172,8 @@ def _flops(model: nn.Module, contestant: Contestant, setting: Setting) -> int:
     return counter.get_total_flops()
 
 
-def _compare(case: str, arch: str, times: dict[str, list[float]], base: str, goal: str = "") -> list[Result]:
+def compare(case: str, arch: str, times: dict[str, list[float]], base: str, goal: str = "") -> list[Result]:
+    """Make a line of each list of seconds, with ratios against the one called ``base``; the goal is for our model."""
     return [
         Result(
             case,
