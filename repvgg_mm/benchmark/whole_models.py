@@ -101,7 +101,7 @@ def _build(cfg: Any) -> nn.Module:
 def _time(head: str, models: dict[str, nn.Module], image: Tensor, setting: Setting) -> list[Result]:
     image = image.to(setting.device, memory_format=torch.channels_last)
     works = {
-        name: _forward(model.to(setting.device, memory_format=torch.channels_last), image)
+        name: _forward(model.to(setting.device).to(memory_format=torch.channels_last), image)
         for name, model in models.items()
     }
     times = time_in_turn(works, setting.repeats, setting.device)

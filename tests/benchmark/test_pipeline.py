@@ -23,10 +23,9 @@ def test_both_loaders_give_the_same_kind_of_batches(tmp_path: Path) -> None:
     assert [len(batch["inputs"]) for batch in ours] == [len(images) for images, _ in theirs] == [32, 8]
     assert ours[0]["inputs"].shape == theirs[0][0].shape == (32, 3, 224, 224)
     assert ours[0]["inputs"].dtype == theirs[0][0].dtype == torch.uint8
-    labels = [
-        torch.cat(part).sort().values for part in ([b["data_samples"] for b in ours], [each for _, each in theirs])
-    ]
-    torch.testing.assert_close(*labels, rtol=0, atol=0)
+    our_labels = torch.cat([batch["data_samples"] for batch in ours])
+    their_labels = torch.cat([labels for _, labels in theirs])
+    torch.testing.assert_close(our_labels.sort().values, their_labels.sort().values, rtol=0, atol=0)
 
 
 def test_rates_with_and_without_workers() -> None:
