@@ -6,6 +6,7 @@ Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021,
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +101,9 @@ def convert_checkpoint(
         converted = convert_state_dict(weights, pair.eps if pair else DEFAULT_EPS)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    # Copied (tied ones once), so that no tensor is a view of the mapped file, which lives as long as its last view.
+    untouched = deepcopy({key: tensor for key, tensor in weights.items() if key in converted})
+    converted.update(untouched)
     dropped = [key for key in weights if key not in converted and not key.startswith(tuple(prefixes))]
     if dropped:
         notes.append(f"{len(dropped)} tensors of auxiliary heads left out: only training needs them")
@@ -107,7 +111,7 @@ def convert_checkpoint(
     conversion = Conversion(
         content=_wrap(loaded, converted, cfg, notes) if wrapped else converted,
         blocks=len(prefixes),
-        untouched={key: tensor for key, tensor in weights.items() if key in converted},
+        untouched=untouched,
         tolerance=min(TOLERANCE.get(tensor.dtype, FLOAT_TOLERANCE) for tensor in converted.values()),
         notes=notes,
     )

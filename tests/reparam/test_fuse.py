@@ -31,14 +31,16 @@ def test_fuse_branches_is_the_sum_of_the_branches(bn: nn.BatchNorm2d) -> None:
     torch.testing.assert_close(F.conv2d(x, kernel, bias, padding=1, groups=3), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_fuse_branches_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grad", [False, True])
+def test_fuse_branches_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch, grad: bool) -> None:
     """Kernels with many numbers are fused some rows at a time."""
     norm = params(randomize_bn(nn.BatchNorm2d(6)))
     branches = ((image(6, 2, 3, 3), norm), (image(6, 2, 1, 1, seed=1), norm), norm)
     whole = fuse_branches(*branches)
     for numbers in (1, 4 * 2 * 9):  # one row; four rows, then two
         monkeypatch.setattr(fuse, "_NUMBERS_AT_ONCE", numbers)
-        torch.testing.assert_close(fuse_branches(*branches), whole, rtol=0, atol=0)
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(fuse_branches(*branches), whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
