@@ -28,7 +28,8 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             folder with one folder a class, below ``data_root``. By default the folders of the split, sorted. The
             folders of the split must be these classes, no more and no fewer.
         ann_file: text file below ``data_root`` with a line ``path index`` for every image, for a split without class
-            folders; the path starts at the split's folder. Needs ``classes``.
+            folders; the path starts at the split's folder. Or ImageNet's ground truth of bare numbers, with ``meta.mat``
+            of the development kit beside it. Needs ``classes``.
         broken: what to do with a file that can't be read: ``'stop'``, or ``'skip'``, that is leave it out, count it
             and log it; needs ``collate_fn=dict(type='collate_images')``.
 
@@ -66,7 +67,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         if ann_file is None:
             self._classes, samples = list_folders(self._root, names)
         else:
-            self._classes, samples = list_file(Path(data_root, ann_file), names)
+            self._classes, samples = list_file(Path(data_root, ann_file), self._root, names)
         # Arrays, not lists: workers share their memory. Lists would be copied into each, one reference count at a time.
         self._paths = np.array([os.fsencode(path) for path, _ in samples])
         self._labels = np.array([label for _, label in samples])

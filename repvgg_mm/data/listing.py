@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .devkit import list_ground_truth
+
 Samples = list[tuple[str, int]]  # path relative to the split's folder, class index
 _SHOWN = 3
 
@@ -67,26 +69,30 @@ def list_folders(root: Path, classes: tuple[str, ...] | None) -> tuple[tuple[str
     return names, [(str(Path(path).relative_to(root)), label) for path, label in images]
 
 
-def list_file(path: Path, classes: tuple[str, ...] | None) -> tuple[tuple[str, ...], Samples]:
-    """Read a list of images, one line ``path index`` each.
+def list_file(path: Path, root: Path, classes: tuple[str, ...] | None) -> tuple[tuple[str, ...], Samples]:
+    """Read a list of images, one line ``path index`` each; or of bare numbers, as ImageNet's development kit has it.
 
     Args:
         path: the text file.
+        root: folder of the images.
         classes: the classes; an index is a position in them, from 0.
 
     Returns:
         The classes and the images.
 
     Raises:
-        FileNotFoundError: if the file is missing.
+        FileNotFoundError: if the file is missing, or for bare numbers ``meta.mat`` beside it.
         ValueError: if there are no classes, or a line is not of that kind; shows it.
     """
     if classes is None:
         raise ValueError(f"ann_file={path} needs classes=...: the names that its indices stand for")
     if not path.is_file():
         raise FileNotFoundError(f"list of images {path} does not exist")
+    lines = path.read_text().splitlines()
+    if all(line.isdecimal() for line in lines):
+        return classes, list_ground_truth(path, [int(line) for line in lines], root, classes)
     samples: Samples = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, index = line.strip().rpartition(" ")

@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from PIL import Image
+from scipy.io import savemat
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -96,6 +97,44 @@ def test_flat_folder_with_a_list_equals_class_folders(root: Path) -> None:
     for (image, label), (expected, index) in zip(flat, everything(make(root, "val")), strict=True):
         torch.testing.assert_close(image, expected, rtol=0, atol=0)
         assert label == index
+
+
+def write_devkit(folder: Path, numbers: list[int]) -> None:
+    """ImageNet's ground truth: numbers in an order of their own, which meta.mat translates; 4 is no leaf there."""
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    synsets = np.array([(1, "cow", 0), (2, "ant", 0), (3, "bee", 0), (4, "animal", 3)], dtype=kinds)
+    folder.mkdir()
+    savemat(folder / "meta.mat", {"synsets": synsets.reshape(-1, 1)})
+    (folder / "truth.txt").write_text("".join(f"{number}\n" for number in numbers))
+
+
+def test_flat_folder_with_the_ground_truth_of_the_development_kit_equals_class_folders(root: Path) -> None:
+    write_devkit(root / "devkit", [2, 2, 3, 3, 1, 1])
+    flat = everything(make(root, "flat", classes="train", ann_file="devkit/truth.txt"))
+    for (image, label), (expected, index) in zip(flat, everything(make(root, "val")), strict=True):
+        torch.testing.assert_close(image, expected, rtol=0, atol=0)
+        assert label == index
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([2, 2, 3], "has 3 numbers, but .*flat 6 images"),
+        ([2, 2, 3, 3, 1, 4], r"number 4 \(animal\) is none of the classes"),
+        ([2, 2, 3, 3, 1, 9], r"number 9 \(None\) is none of the classes"),
+    ],
+)
+def test_ground_truth_that_does_not_fit_is_refused(root: Path, numbers: list[int], message: str) -> None:
+    write_devkit(root / "devkit", numbers)
+    with pytest.raises(ValueError, match=message):
+        make(root, "flat", classes="train", ann_file="devkit/truth.txt")
+
+
+def test_ground_truth_needs_its_meta_file(root: Path) -> None:
+    write_devkit(root / "devkit", [2, 2, 3, 3, 1, 1])
+    (root / "devkit/meta.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"meta\.mat beside it"):
+        make(root, "flat", classes="train", ann_file="devkit/truth.txt")
 
 
 @pytest.mark.parametrize("line", ["ant0.JPEG 3", "ant0.JPEG -1", "ant0.JPEG", "ant0.JPEG,1", "5", "ant0.JPEG bee"])
