@@ -79,7 +79,7 @@ def _draw_group(panel: "plt.Axes", results: Sequence[Result]) -> None:
         ratio = result.ratio
         assert ratio is not None
         error = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
-        own = "repvgg_mm" in result.name
+        own = "repvgg_mm" in result.name or result.name.startswith("RepVGG")
         panel.barh(row, ratio.median, xerr=error, color="tab:blue" if own else "lightgray", ecolor="0.3", capsize=2)
         goal = f"  goal {result.goal}" if result.goal else ""
         panel.text(ratio.high + 0.02, row, f"{ratio.median:.2f}{goal}", va="center", fontsize=7)
