@@ -1,5 +1,5 @@
 # PLAYING_CARDS=/path/to/playing_cards python tools/train.py configs/faster_rcnn_repvgg_a0_playing_cards.py
-# Faster R-CNN on the RepVGG-A0 that configs/repvgg_clothing10.py makes, narrow neck without stride 4, smaller images, so
+# Faster R-CNN on the RepVGG-A0 that configs/repvgg_clothing10.py makes, narrow neck without stride 4, small images, so
 # that a CPU can train it; from scratch: --cfg-options model.backbone.init_cfg=None. Recipe: our own.
 # Measured: see the README's table of real photos.
 _base_ = ["_base_/det_faster_rcnn.py", "_base_/playing_cards.py", "_base_/det_runtime.py"]
@@ -16,7 +16,7 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=128, featmap_strides=[8, 16, 32], finest_scale=96),
         bbox_head=dict(in_channels=128, fc_out_channels=512, num_classes=6),
     ),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=128))),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
 optim_wrapper = dict(
@@ -24,9 +24,9 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", eta_min=0, T_max=20, by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min=0, T_max=15, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(interval=10))
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=5))
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=15, val_interval=15)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -5,9 +5,7 @@
 _base_ = ["_base_/pspnet.py", "_base_/camvid.py", "_base_/seg_runtime.py"]
 model = dict(
     data_preprocessor=dict(size=(224, 224), seg_pad_val=11),
-    backbone=dict(
-        arch="A0", init_cfg=dict(type="Pretrained", checkpoint="work_dirs/repvgg_clothing10/epoch_60.pth")
-    ),
+    backbone=dict(arch="A0", init_cfg=dict(type="Pretrained", checkpoint="work_dirs/repvgg_clothing10/epoch_60.pth")),
     decode_head=dict(in_channels=1280, channels=128, num_classes=11, ignore_index=11),
     auxiliary_head=dict(in_channels=192, channels=64, num_classes=11, ignore_index=11),
 )

@@ -8,9 +8,10 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomResize", scale=(320, 240), ratio_range=(0.8, 1.5), keep_ratio=True),
-    dict(type="RandomCrop", crop_type="relative_range", crop_size=(0.6, 0.6), allow_negative_crop=True),
+    dict(type="RandomCrop", crop_size=(320, 192), allow_negative_crop=True),
     dict(type="RandomFlip", prob=0.5, direction="diagonal"),  # half a turn: letters are not mirrored
     dict(type="PhotoMetricDistortion"),
+    dict(type="Pad", size=(320, 192)),  # one shape for all batches
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [

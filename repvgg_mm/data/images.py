@@ -28,8 +28,8 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             folder with one folder a class, below ``data_root``. By default the folders of the split, sorted. The
             folders of the split must be these classes, no more and no fewer.
         ann_file: text file below ``data_root`` with a line ``path index`` for every image, for a split without class
-            folders; the path starts at the split's folder. Or ImageNet's ground truth of bare numbers, with ``meta.mat``
-            of the development kit beside it. Needs ``classes``.
+            folders; the path starts at the split's folder. Or ImageNet's ground truth of bare numbers, with the
+            ``meta.mat`` of its development kit beside it. Needs ``classes``.
         broken: what to do with a file that can't be read: ``'stop'``, or ``'skip'``, that is leave it out, count it
             and log it; needs ``collate_fn=dict(type='collate_images')``.
 
