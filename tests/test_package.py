@@ -36,6 +36,25 @@ def test_the_algebra_imports_torch_only() -> None:
 
 def test_every_creator_is_public() -> None:
     import repvgg_mm
+    from repvgg_mm.models import CREATORS
 
-    creators = [name for name in dir(repvgg_mm) if name.startswith("create_RepVGG")]
-    assert len(creators) >= 14 and all(name in repvgg_mm.__all__ for name in creators)
+    assert {name for name in repvgg_mm.__all__ if name.startswith("create_")} == set(CREATORS)
+    assert all(getattr(repvgg_mm, name) is create for name, create in CREATORS.items())
+    assert set(repvgg_mm.__all__) <= set(dir(repvgg_mm))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import repvgg_mm
+
+    with pytest.raises(AttributeError, match="'repvgg_mm' has no attribute 'create_RepVGG_A9'"):
+        _ = repvgg_mm.create_RepVGG_A9
+
+
+def test_a_class_takes_its_place_in_the_registry_when_a_config_first_names_it() -> None:
+    done = python(
+        "import repvgg_mm\n"
+        "from mmengine.registry import MODELS\n"
+        "backbone = MODELS.build(dict(type='RepVGG', arch='A0'))\n"
+        "assert type(backbone) is MODELS.get('RepVGG') is repvgg_mm.RepVGG"
+    )
+    assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "cli")
-HEAVY = ("torchvision", "torch._dynamo", "mmcv", "mmseg", "mmdet", "PIL", "sklearn", "matplotlib", "mmengine.runner")
+HEAVY = ("torchvision", "torch._dynamo", "mmcv", "mmseg", "mmdet", "PIL", "sklearn", "matplotlib", "mmengine.model")
 
 
 def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess:

@@ -1,13 +1,6 @@
 """Training and testing: configs, processes, random numbers, metrics."""
 
 from .metrics import TopKAccuracy
-from .randomness import ReplaySampler, ReplaySeedHook, SeedTransforms
-from .weight_decay import RepVGGOptimWrapperConstructor
+from .randomness import ReplaySampler, SeedTransforms
 
-__all__ = [
-    "RepVGGOptimWrapperConstructor",
-    "ReplaySampler",
-    "ReplaySeedHook",
-    "SeedTransforms",
-    "TopKAccuracy",
-]
+__all__ = ["ReplaySampler", "SeedTransforms", "TopKAccuracy"]

@@ -2,34 +2,20 @@
 
 mmengine resumes weights, optimizer and schedule, but no random state: dropout and augmentation would go another way.
 Here every draw has a seed of its own, made from the run's seed and a position: the sample's in the stream of samples
-(augmentation), or the iteration (dropout). That needs no stored state, and works with any number of workers.
+(augmentation), or the iteration (dropout; ``seed_hook.py``). That needs no stored state, and works with any number of
+workers.
 """
 
 import math
 import random
 from collections.abc import Iterator, Sized
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
-from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
+from mmengine.registry import DATA_SAMPLERS, TRANSFORMS
 from torch.utils.data import Sampler
-
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
-
-
-@HOOKS.register_module()
-class ReplaySeedHook(Hook):
-    """Seed what the model draws (dropout) before every iteration."""
-
-    priority = "VERY_HIGH"
-
-    def before_train_iter(self, runner: "Runner", batch_idx: int, data_batch: Any = None) -> None:
-        """Seed torch from the run's seed, the process and the iteration."""
-        torch.manual_seed(_mix(runner.seed, runner.rank, runner.iter))
 
 
 class Draw(int):
@@ -100,10 +86,10 @@ class ReplaySampler(Sampler[int]):
         while position < end:
             epoch, place = divmod(position, len(self))
             if epoch != shuffled_epoch:
-                generator = torch.Generator().manual_seed(_mix(self._seed, epoch))
+                generator = torch.Generator().manual_seed(mix_seed(self._seed, epoch))
                 shuffled_epoch, order = epoch, torch.randperm(self._size, generator=generator)
             index = int(order[(place * self._world_size + self._rank) % self._size])
-            yield Draw(index, _mix(self._seed, self._rank, position))
+            yield Draw(index, mix_seed(self._seed, self._rank, position))
             position += 1
 
 
@@ -119,6 +105,13 @@ class SeedTransforms:
         return results
 
 
-def _mix(*numbers: int) -> int:
-    """Mix numbers into 32 bits; neighbouring numbers must not give neighbouring generators."""
+def mix_seed(*numbers: int) -> int:
+    """Mix numbers into a seed; neighbouring numbers must not give neighbouring generators.
+
+    Args:
+        *numbers: not negative.
+
+    Returns:
+        32 bits.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

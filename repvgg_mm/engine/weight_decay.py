@@ -13,7 +13,7 @@ from .custom_l2 import add_custom_l2
 _SHOWN = 3
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
 class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's optimizer constructor, without weight decay where RepVGG must not have it.
 

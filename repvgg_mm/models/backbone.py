@@ -21,7 +21,7 @@ from .archs import Arch, resolve_arch
 _NUM_STAGES = 4
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class RepVGG(BaseModule):
     """Plain stack of RepVGG blocks that returns the feature maps of the chosen stages.
 

@@ -13,7 +13,7 @@ from .plus import AUX_PARTS, add_auxiliary_heads, auxiliary_logits
 _MIXES = ("MixUp", "CutMix")
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class ImageClassifier(BaseModel):
     """RepVGG, global average pooling and one linear layer, trained with cross-entropy.
 
