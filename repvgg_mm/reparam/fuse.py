@@ -100,7 +100,8 @@ def fuse_branches(
     chunks = zip(*(tensor.split(rows) for tensor in (*kernels, *scales)), strict=True)
     sums = (_add_kernels(chunk[: len(branches)], chunk[len(branches) :]) for chunk in chunks)
     dtype = dense[0].dtype
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*kernels, *scales)):
+    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*kernels, *scales))
+    if differentiable or torch.jit.is_tracing():  # a trace is checked without gradients and must come out the same
         fused = torch.cat([part.to(dtype) for part in sums])
     else:  # each into its place at once, which saves half of the memory
         fused = torch.empty(dense[0].shape, dtype=dtype, device=dense[0].device)
