@@ -8,7 +8,7 @@ Example:
 
 Cases, of each architecture: deploy (deployed inference, and its efficiency), eval (evaluation of the model that is not
 converted), norm_eval (finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward
-pass, batch 32). Once: models (PSPNet and RetinaNet against ResNet-50, one image), convert (a B3 checkpoint), pipeline
+pass). Once: models (PSPNet and RetinaNet against ResNet-50, one image), convert (a B3 checkpoint), pipeline
 (images read a second), startup (imports), growth (time against image side and batch).
 Writes benchmark.json, ratios.png and growth_*.png.
 """
@@ -65,6 +65,14 @@ def progress(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
+def shown(results: list[Result]) -> list[Result]:
+    """Show the lines of a case at once: a run that is broken off later has not been in vain."""
+    from repvgg_mm.benchmark.report import render_table
+
+    print(render_table(results), file=sys.stderr, flush=True)
+    return results
+
+
 def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result], dict[str, list[Point]]]:
     """Run the chosen cases."""
     from repvgg_mm.benchmark import cases
@@ -87,14 +95,14 @@ def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result
     for arch in args.arch:
         for name in (name for name in MODEL_CASES if name in args.cases):
             progress(f"{name} {arch}")
-            results += getattr(cases, MODEL_CASES[name])(arch, setting)
+            results += shown(getattr(cases, MODEL_CASES[name])(arch, setting))
         if args.compile:
             progress(f"compile {arch}")
             with user_input():
-                results += compiled_inference(arch, setting)
+                results += shown(compiled_inference(arch, setting))
     for name in (name for name in OTHER_CASES if name in args.cases):
         progress(name)
-        results += other_cases[name]()
+        results += shown(other_cases[name]())
     curves = {}
     if "growth" in args.cases:
         curves[args.arch[0]] = growth(args.arch[0], args.side, args.repeats, device, progress)

@@ -13,7 +13,6 @@ from .results import Result, Spread
 from .timing import Work, ratio, time_in_turn
 
 _MATMUL_SIDE = {"cpu": 1536, "cuda": 8192}
-_MEMORY_BATCH = 32
 _PLAIN = "plain network"
 
 _Prepare = Callable[[nn.Module], nn.Module]
@@ -76,7 +75,7 @@ def training(arch: str, setting: Setting) -> list[Result]:
 
 
 def memory(arch: str, setting: Setting) -> list[Result]:
-    """Count the bytes kept for the backward pass of 32 images, in both ways of training; parameters don't count."""
+    """Count the bytes kept for the backward pass of a batch, in both ways of training; parameters don't count."""
     results = []
     modes: dict[str, tuple[_Prepare, str, str]] = {
         "norm_eval": (fix_statistics, _PLAIN, "<= 1.15"),
@@ -86,7 +85,7 @@ def memory(arch: str, setting: Setting) -> list[Result]:
         kept = {}
         for name, contestant, build in _trainable(setting):
             model = prepare(build(arch)).to(setting.device)
-            kept[name] = _kept_bytes(model, contestant.images(_MEMORY_BATCH, setting.side, setting.device))
+            kept[name] = _kept_bytes(model, contestant.images(setting.batch, setting.side, setting.device))
         for name, size in kept.items():
             against = Spread.of([size / kept[base]])
             mebibytes = Spread.of([size / 2**20])
