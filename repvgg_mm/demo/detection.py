@@ -67,7 +67,7 @@ DETECTION = Act(
     finetuning="finetune Mask R-CNN on two processes",
     metrics=(
         Metric("coco/bbox_mAP", "bbox mAP on held-out digits", floor=0.4, tolerance=0.002, digits=3),
-        Metric("coco/segm_mAP", "mask mAP on held-out digits", floor=0.35, tolerance=0.002, digits=3),
+        Metric("coco/segm_mAP", "mask mAP on held-out digits", floor=0.4, tolerance=0.002, digits=3),
     ),
     metric_step="epoch",
     outputs="output",
