@@ -78,7 +78,7 @@ def test_kept_bytes_counts_each_storage_once_and_no_parameter() -> None:
 
 def test_memory_goals_are_met_whatever_the_machine() -> None:
     """The bytes are no matter of speed: the issue's goals hold on every machine."""
-    kept = {(r.case, r.name): r for r in cases.memory("A0", cases.Setting((), 1, 64, 1, CPU))}
+    kept = {(r.case, r.name): r for r in cases.memory("A0", cases.Setting((), 32, 64, 1, CPU))}
     assert kept["kept for backward, norm_eval", "repvgg_mm"].ratio.median <= 1.15
     assert kept["kept for backward, training", "repvgg_mm"].ratio.median <= 0.70
     assert kept["kept for backward, norm_eval", "three branches"].ratio.median > 2
