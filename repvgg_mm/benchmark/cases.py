@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..reparam.packed import PackedKernel
 from .contestants import Contestant, fix_statistics, ours, three_branches
 from .results import Result, Spread
 from .timing import Work, ratio, time_in_turn
@@ -38,21 +39,27 @@ class Setting:
 
 
 def deployed_inference(arch: str, setting: Setting) -> list[Result]:
-    """Time deployed inference, and a large matrix product in the same rounds to state the efficiency against it."""
+    """Time deployed inference, and a large matrix product in the same rounds to state the efficiency against it.
+
+    On the CPU the product is taken twice: by ``@`` (MKL, which leaves out AVX-512 on AMD) and by oneDNN, which
+    convolves: the second is the machine's own rate wherever it is the higher one.
+    """
     contestants = [ours(), *setting.peers]
     models = {c.name: c.convert(c.build(arch)) for c in contestants}
     works = {c.name: inference(models[c.name], c, setting) for c in contestants}
     n = _MATMUL_SIDE[setting.device.type]
-    a, b = torch.randn(2, n, n, device=setting.device)
-    times = time_in_turn({**works, "matmul": lambda: a @ b}, setting.repeats, setting.device)
-    matmul = times.pop("matmul")
+    products = _products(n, setting.device)
+    times = time_in_turn({**works, **products}, setting.repeats, setting.device)
+    product_times = {name: times.pop(name) for name in products}
     results = compare("deployed inference", arch, times, contestants[0].name)
     flops = _flops(models[contestants[0].name], contestants[0], setting)
-    limit = [seconds * flops / (2 * n**3) for seconds in matmul]  # the model's operations at the rate of the product
-    efficiency = ratio(limit, times[contestants[0].name])
-    rate = Spread.of([2 * n**3 / seconds / 1e9 for seconds in matmul])
-    name = f"{contestants[0].name}, of a {n}x{n} matmul"
-    return [*results, Result("matmul rate", arch, name, rate, "GFLOP/s", efficiency, ">= 0.90")]
+    for product, seconds in product_times.items():
+        limit = [second * flops / (2 * n**3) for second in seconds]  # the model's operations at the product's rate
+        efficiency = ratio(limit, times[contestants[0].name])
+        rate = Spread.of([2 * n**3 / second / 1e9 for second in seconds])
+        name = f"{contestants[0].name}, of {product}"
+        results.append(Result("matmul rate", arch, name, rate, "GFLOP/s", efficiency, ">= 0.90"))
+    return results
 
 
 def evaluation(arch: str, setting: Setting) -> list[Result]:
@@ -103,6 +110,18 @@ def inference_work(arch: str, batch: int, side: int, device: torch.device) -> Wo
 def training_work(arch: str, batch: int, side: int, device: torch.device) -> Work:
     """Return one training step of our model with live statistics."""
     return _step(ours().build(arch).train().to(device), ours().images(batch, side, device))
+
+
+def _products(n: int, device: torch.device) -> dict[str, Work]:
+    """Return products of two n x n matrices, by each library that multiplies them."""
+    a, b = torch.randn(2, n, n, device=device)
+    products: dict[str, Work] = {f"a {n}x{n} matmul": lambda: a @ b}
+    if device.type == "cpu":
+        conv = nn.Conv2d(n, n, 1, bias=False)
+        image = a.reshape(1, 1, n, n).permute(0, 3, 1, 2)  # each row is a pixel, and the memory is the same
+        packed = PackedKernel(conv, conv.weight.detach(), None, image.shape)
+        products["the same by oneDNN"] = lambda: packed.convolve(image)
+    return products
 
 
 def _training_steps(case: str, arch: str, setting: Setting, prepare: _Prepare, goal: str) -> list[Result]:

@@ -14,40 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from .folded import KeptKernel, convolve_by_branches
 from .fuse import BNParams, fuse_branches
 from .live import can_sum_live_branches, sum_live_branches
+from .packed import can_pack
 from .recompute import statistics_untouched
+from .se import SEBlock
 
 NormLayer = Callable[[int], nn.Module]
-
-
-class SEBlock(nn.Module):
-    """Squeeze-and-excitation: weigh each channel by a gate computed from all channel means.
-
-    Args:
-        channels: number of channels C of the input.
-        hidden: number of channels between the two 1x1 convolutions.
-
-    Source:
-        Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018 (arXiv:1709.01507), figure 2.
-    """
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        """Build the two 1x1 convolutions; see the class."""
-        super().__init__()
-        self.down = nn.Conv2d(channels, hidden, 1)
-        self.up = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Weigh the channels.
-
-        Args:
-            x: shape (N, C, H, W); H and W may differ.
-
-        Returns:
-            Tensor of the same shape.
-        """
-        squeezed = nn.functional.adaptive_avg_pool2d(x, 1)  # (N, C, 1, 1)
-        gate = self.up(nn.functional.relu(self.down(squeezed)))
-        return x * torch.sigmoid(gate)
 
 
 class ConvBN(nn.Module):
@@ -141,7 +112,7 @@ class RepVGGBlock(nn.Module):
         self.se = SEBlock(out_channels, out_channels // 16) if se == "pre" else nn.Identity()
         self.nonlinearity = nn.ReLU(inplace=True)
         self.post_se = SEBlock(out_channels, out_channels // 4) if se == "post" else nn.Identity()
-        self._folded: KeptKernel | None = None
+        self._kept: KeptKernel | None = None
 
     @property
     def deployed(self) -> bool:
@@ -163,7 +134,7 @@ class RepVGGBlock(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.rbr_reparam is not None:
-            out = self.rbr_reparam(x)
+            out = self._convolve_deployed(x, self.rbr_reparam)
         else:
             norms = self.batch_norms()
             fixed = not any(bn.training for bn in norms)
@@ -224,7 +195,7 @@ class RepVGGBlock(nn.Module):
         reparam.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
         reparam.train(self.training)
         del self.rbr_dense, self.rbr_1x1, self.rbr_identity
-        self._folded = None
+        self._kept = None
         self.rbr_reparam = reparam
 
     def _convolve_folded(self, x: Tensor, norms: list[_BatchNorm]) -> Tensor:
@@ -236,10 +207,19 @@ class RepVGGBlock(nn.Module):
             return convolve_by_branches(x, conv, pointwise, [_bn_params(bn) for bn in norms])
         if differentiable or compiled or any(tensor.is_inference() for tensor in sources):
             return conv._conv_forward(x, *self.get_equivalent_kernel_bias())
-        if self._folded is None or not self._folded.is_current(sources):
+        return self._kept_kernel(sources).convolve(x, conv)
+
+    def _convolve_deployed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        if can_pack(x, conv) and not conv.weight.is_inference():
+            return self._kept_kernel(list(conv.parameters())).convolve(x, conv)
+        return conv(x)
+
+    def _kept_kernel(self, sources: list[Tensor]) -> KeptKernel:
+        kept = self._kept
+        if kept is None or not kept.is_current(sources):
             with torch.inference_mode(False), torch.no_grad():
-                self._folded = KeptKernel(sources, *self.get_equivalent_kernel_bias())
-        return conv._conv_forward(x, self._folded.kernel, self._folded.bias)
+                kept = self._kept = KeptKernel(sources, *self.get_equivalent_kernel_bias())
+        return kept
 
     def train(self, mode: bool = True) -> "RepVGGBlock":
         """Set the mode and forget the folded kernel.
@@ -253,18 +233,18 @@ class RepVGGBlock(nn.Module):
         Returns:
             The block.
         """
-        self._folded = None
+        self._kept = None
         super().train(mode)
         return self
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "RepVGGBlock":
-        self._folded = None  # moving or casting replaces `tensor.data`
+        self._kept = None  # moving or casting replaces `tensor.data`
         super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the folded kernel out of copies and pickles."""
-        return {**self.__dict__, "_folded": None}
+        return {**self.__dict__, "_kept": None}
 
 
 def _batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fuse import BNParams, bn_scale_shift
+from .packed import PackedKernel, can_pack
 
 
 class KeptKernel:
@@ -28,6 +29,8 @@ class KeptKernel:
         """Note the state of the sources; see the class."""
         self.kernel = kernel
         self.bias = bias
+        self._packed: PackedKernel | None = None
+        self._last_shape: torch.Size | None = None
         self._sources = [(tensor, tensor.data_ptr(), tensor._version) for tensor in sources]
 
     def is_current(self, sources: Sequence[Tensor]) -> bool:
@@ -36,6 +39,26 @@ class KeptKernel:
             now is then and now.data_ptr() == address and now._version == version
             for now, (then, address, version) in zip(sources, self._sources, strict=True)
         )
+
+    def convolve(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        """Convolve with the kernel: (N, C_in, H, W) -> (N, C_out, H', W').
+
+        The second input of a shape in a row packs the kernel: packing for one input alone costs more than it saves.
+
+        Args:
+            x: input.
+            conv: gives stride, padding, dilation and groups.
+
+        Returns:
+            The output.
+        """
+        packed, again = self._packed, x.shape == self._last_shape
+        self._last_shape = x.shape
+        if not again or not can_pack(x, conv):
+            return conv._conv_forward(x, self.kernel, self.bias)
+        if packed is None or packed.shape != x.shape:
+            packed = self._packed = PackedKernel(conv, self.kernel, self.bias, x.shape)
+        return packed.convolve(x)
 
 
 def convolve_by_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:

@@ -1,0 +1,177 @@
+"""Inference with the kernel kept in oneDNN's layout: same outputs, and only where nobody looks at the convolution."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers import image, randomize_bn
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize, prune
+from torch.utils.flop_counter import FlopCounterMode
+
+from repvgg_mm.reparam import RepVGGBlock
+from repvgg_mm.reparam.packed import can_pack
+
+GEOMETRIES = {
+    "plain": {"in_channels": 8, "out_channels": 8},
+    "stem": {"in_channels": 3, "out_channels": 8, "stride": 2},
+    "stride": {"in_channels": 8, "out_channels": 16, "stride": 2},
+    "dilation": {"in_channels": 8, "out_channels": 8, "dilation": 3},
+    "groups": {"in_channels": 8, "out_channels": 16, "groups": 4, "stride": 2},
+    "se": {"in_channels": 16, "out_channels": 16, "se": "post"},
+}
+FORMS = ("folded", "deployed")
+
+
+def make(geometry: dict, form: str = "deployed", seed: int = 0) -> RepVGGBlock:
+    torch.manual_seed(seed)
+    block = randomize_bn(RepVGGBlock(**geometry), seed).eval()
+    if form == "deployed":
+        block.switch_to_deploy()
+    return block
+
+
+def channels_last(*shape: int) -> Tensor:
+    return image(*shape).contiguous(memory_format=torch.channels_last)
+
+
+def convolution_only(block: RepVGGBlock, x: Tensor) -> Tensor:
+    """The block from its kernel and bias, so that nothing of `forward` is trusted."""
+    conv = block.rbr_reparam or block.rbr_dense.conv
+    kernel, bias = block.get_equivalent_kernel_bias()
+    out = torch.conv2d(x, kernel, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return block.post_se(torch.relu(block.se(out)))
+
+
+def packs(block: RepVGGBlock) -> bool:
+    return block._kept is not None and block._kept._packed is not None
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@torch.no_grad()
+def test_same_outputs_for_every_order_of_shapes(geometry: str, form: str) -> None:
+    block = make(GEOMETRIES[geometry], form)
+    channels = GEOMETRIES[geometry]["in_channels"]
+    shapes = [(2, channels, 11, 14), (2, channels, 11, 14), (1, channels, 7, 5), (1, channels, 7, 5)]
+    for shape in [*shapes, *shapes, (0, channels, 7, 5), (0, channels, 7, 5)]:
+        x = channels_last(*shape)
+        torch.testing.assert_close(block(x), convolution_only(block, x), rtol=1e-6, atol=1e-6)
+    assert packs(block)
+
+
+@torch.no_grad()
+def test_packs_once_a_shape_comes_a_second_time() -> None:
+    block = make(GEOMETRIES["plain"])
+    for height in (6, 7, 6):
+        block(channels_last(2, 8, height, 9))
+        assert not packs(block)
+    block(channels_last(2, 8, 6, 9))
+    first = block._kept._packed
+    block(channels_last(2, 8, 6, 9))
+    assert first is not None and block._kept._packed is first
+
+
+def changes() -> dict[str, Callable[[RepVGGBlock], object]]:
+    def assign(block: RepVGGBlock) -> None:
+        block.rbr_reparam.weight = nn.Parameter(block.rbr_reparam.weight * 2)
+
+    other = make(GEOMETRIES["plain"], seed=1).state_dict()
+    return {
+        "load_state_dict": lambda block: block.load_state_dict(other),
+        "load_state_dict_assign": lambda block: block.load_state_dict(other, assign=True),
+        "optimizer_step": lambda block: block.rbr_reparam.weight.add_(1),
+        "bias": lambda block: block.rbr_reparam.bias.add_(1),
+        "new_parameter": assign,
+        "new_data": lambda block: setattr(block.rbr_reparam.weight, "data", block.rbr_reparam.weight.data * 3),
+        "cast_there_and_back": lambda block: block.half().float(),
+        "written_in_data": lambda block: (block.rbr_reparam.weight.data.mul_(2), block.eval()),
+    }
+
+
+@pytest.mark.parametrize("change", changes())
+@torch.no_grad()
+def test_deployed_block_follows_every_change(change: str) -> None:
+    block, x = make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9)
+    before = [block(x) for _ in range(2)][-1]
+    changes()[change](block)
+    for _ in range(2):
+        after = block(x)
+        torch.testing.assert_close(after, convolution_only(block, x), rtol=1e-6, atol=1e-6)
+    assert not torch.equal(before, after) and packs(block)
+
+
+def blocks_that_stay_modules() -> dict[str, RepVGGBlock]:
+    class Twice(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * 2
+
+    plain = GEOMETRIES["plain"]
+    hooked, pruned, parametrised = make(plain), make(plain), make(plain)
+    hooked.rbr_reparam.register_forward_hook(lambda module, inputs, output: output + 1)
+    prune.l1_unstructured(pruned.rbr_reparam, "weight", 0.5)
+    parametrize.register_parametrization(parametrised.rbr_reparam, "weight", Twice())
+    return {"hook": hooked, "pruning": pruned, "parametrisation": parametrised}
+
+
+@pytest.mark.parametrize("case", blocks_that_stay_modules())
+@torch.no_grad()
+def test_changed_convolutions_are_called_as_modules(case: str) -> None:
+    block, x = blocks_that_stay_modules()[case], channels_last(2, 8, 6, 9)
+    for _ in range(3):
+        out = block(x)
+    assert not packs(block)
+    torch.testing.assert_close(out, torch.relu(block.rbr_reparam(x)), rtol=0, atol=0)
+
+
+def inputs_left_out() -> dict[str, tuple[RepVGGBlock, Tensor]]:
+    block, x = make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9)
+    return {
+        "nchw": (block, x.contiguous()),
+        "float64": (make(GEOMETRIES["plain"]).double(), x.double()),
+        "padding_mode": (make({**GEOMETRIES["plain"], "padding_mode": "reflect"}), x),
+        "meta": (block, x.to("meta")),
+    }
+
+
+@pytest.mark.parametrize("case", inputs_left_out())
+@torch.no_grad()
+def test_leaves_out_what_it_does_not_serve(case: str) -> None:
+    block, x = inputs_left_out()[case]
+    assert not can_pack(x, block.rbr_reparam)
+    assert can_pack(channels_last(2, 8, 6, 9), make(GEOMETRIES["plain"]).rbr_reparam)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_reach_input_and_parameters(form: str) -> None:
+    block, x = make(GEOMETRIES["plain"], form), channels_last(2, 8, 6, 9)
+    with torch.no_grad():
+        block(x), block(x)
+    assert packs(block)
+    block(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in block.parameters())
+    block.requires_grad_(False)
+    block(x.requires_grad_()).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_autocast_keeps_its_precision() -> None:
+    block, x = make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9)
+    for _ in range(2):
+        block(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert block(x).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_those_who_look_at_operators_see_a_convolution() -> None:
+    block, x = make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9)
+    block(x), block(x)
+    assert packs(block)
+    assert "rbr_reparam" in str(fx.symbolic_trace(block).graph)
+    assert "aten::_convolution" in str(torch.jit.trace(block, x).inlined_graph)
+    assert "aten.conv2d" in str(torch.export.export(block, (x,)).graph)
+    with FlopCounterMode(display=False) as counter:
+        block(x)
+    assert counter.get_total_flops() == 2 * (2 * 6 * 9) * 8 * 8 * 9
