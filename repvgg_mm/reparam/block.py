@@ -191,6 +191,7 @@ class RepVGGBlock(nn.Module):
             device="meta",
             **{name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")},
         )
+        kernel = torch.empty_like(conv.weight).copy_(kernel)  # in the memory format that the model was put into
         reparam.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
         reparam.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
         reparam.train(self.training)
