@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fuse import BNParams, bn_scale_shift
+from .fuse import BNParams
 from .packed import PackedKernel, can_pack
 
 
@@ -80,13 +80,13 @@ def convolve_by_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: S
         RepVGG paper (arXiv:2101.03697), section 3.3.
     """
     at_least_float32 = torch.promote_types(conv.weight.dtype, torch.float32)
-    scales, shifts = zip(*(bn_scale_shift(bn) for bn in norms), strict=True)
-    scales = tuple(scale.to(at_least_float32) for scale in scales)
+    scales, shifts = _scales_shifts(norms)
+    scales = scales.to(at_least_float32)
     padding = conv.padding
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, conv._reversed_padding_repeated_twice, conv.padding_mode), (0, 0)
     geometry = (conv.stride, padding, conv.dilation, conv.groups)
-    return _FoldedConv.apply(geometry, x, conv.weight, pointwise, sum(shifts), *scales)
+    return _FoldedConv.apply(geometry, x, conv.weight, pointwise, shifts.sum(0), *scales)
 
 
 class _FoldedConv(torch.autograd.Function):
@@ -127,9 +127,14 @@ class _FoldedConv(torch.autograd.Function):
         grad_kernel = grad_kernel.to(kernel.dtype)  # (C_out, C_in / groups, 3, 3)
         centre = grad_kernel[:, :, 1:2, 1:2]  # (C_out, C_in / groups, 1, 1)
         scale3, scale1, *scale0 = scales
-        grads = [grad_kernel * _spread(scale3), centre * _spread(scale1), grad_bias]
-        grads += [(grad_kernel * dense).sum((1, 2, 3)), (centre * pointwise).sum((1, 2, 3))]
-        grads += [grad_kernel[_identity_taps(dense)] for _ in scale0]
+        grad_scale0 = [_identity_taps(grad_kernel).flatten().clone() for _ in scale0]
+        grad_scale1 = (centre * pointwise).sum((1, 2, 3))
+        grad_pointwise = centre * _spread(scale1)
+        # Unless second derivatives are wanted, the large products take the memory of what has served.
+        served = (None, None) if torch.is_grad_enabled() else (kernel, grad_kernel)
+        grad_scale3 = torch.mul(grad_kernel, dense, out=served[0]).sum((1, 2, 3))
+        grad_dense = torch.mul(grad_kernel, _spread(scale3), out=served[1])
+        grads = [grad_dense, grad_pointwise, grad_bias, grad_scale3, grad_scale1, *grad_scale0]
         needed = zip(grads, need_others, strict=True)
         return None, grad_x, *(g if need else None for g, need in needed)
 
@@ -139,14 +144,23 @@ def _kernel(dense: Tensor, pointwise: Tensor, scale3: Tensor, scale1: Tensor, *s
     kernel = dense * _spread(scale3)
     kernel[:, :, 1:2, 1:2] += pointwise * _spread(scale1)
     for scale in scale0:
-        kernel[_identity_taps(dense)] += scale
+        taps = _identity_taps(kernel)
+        taps += scale.view_as(taps)
     return kernel
 
 
-def _identity_taps(dense: Tensor) -> tuple[Tensor, Tensor, int, int]:
-    """Index the taps that are 1 in an identity kernel: for output channel i, input channel i of its group."""
-    channels = torch.arange(len(dense), device=dense.device)
-    return channels, channels % dense.shape[1], 1, 1
+def _identity_taps(kernel: Tensor) -> Tensor:
+    """Return the taps that are 1 in an identity kernel, a view of shape (groups, C / groups)."""
+    return kernel[:, :, 1, 1].unflatten(0, (-1, kernel.shape[1])).diagonal(0, 1, 2)
+
+
+def _scales_shifts(norms: Sequence[BNParams]) -> tuple[Tensor, Tensor]:
+    """Do `bn_scale_shift` for all norms at once, (branches, C): small operations cost by number, not by size."""
+    scale = torch.rsqrt(torch.stack([bn.running_var.double() + bn.eps for bn in norms]))
+    ones, zeros = torch.ones_like(scale[0]), torch.zeros_like(scale[0])
+    scale = scale * torch.stack([ones if bn.weight is None else bn.weight for bn in norms])
+    shift = torch.stack([zeros if bn.bias is None else bn.bias for bn in norms])
+    return scale, shift - torch.stack([bn.running_mean for bn in norms]) * scale
 
 
 def _spread(scale: Tensor) -> Tensor:
