@@ -7,13 +7,14 @@ The two operators are those that ``torch.compile`` puts in place of a convolutio
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
     """Tell whether `PackedKernel` serves: float32 in channels_last on the CPU, without gradients, run as it stands.
 
-    What looks at single operators (torch.fx, tracing, compiling, a FLOP counter) is to see a convolution.
+    What looks at single operators (torch.fx, tracing, compiling, torch.func, a FLOP counter) is to see a convolution.
 
     Args:
         x: input, shape (N, C_in, H, W).
@@ -24,6 +25,7 @@ def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
     """
     return bool(
         type(x) is Tensor  # neither torch.fx's proxy nor a fake tensor
+        and not _somebody_looks_on()
         and type(conv) is nn.Conv2d  # neither parametrised nor replaced in quantisation
         and not (conv._forward_hooks or conv._forward_pre_hooks)
         and x.is_cpu
@@ -32,10 +34,19 @@ def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
         and conv.padding_mode == "zeros"
         and not (torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in conv.parameters())))
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        and _get_current_dispatch_mode() is None
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
+    )
+
+
+def _somebody_looks_on() -> bool:
+    """Tell whether somebody sees or changes each operator; forward derivatives would be lost without a word."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or _get_current_dispatch_mode() is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
     )
 
 

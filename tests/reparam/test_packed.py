@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import image, randomize_bn
 from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -175,3 +176,20 @@ def test_those_who_look_at_operators_see_a_convolution() -> None:
     with FlopCounterMode(display=False) as counter:
         block(x)
     assert counter.get_total_flops() == 2 * (2 * 6 * 9) * 8 * 8 * 9
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forward_derivatives_and_vmap(form: str) -> None:
+    block, x = make(GEOMETRIES["plain"], form).requires_grad_(False), channels_last(2, 8, 6, 9)
+    tangent = image(*x.shape, seed=1)
+    block(x), block(x)
+    assert packs(block)
+    with torch.enable_grad():
+        _, expected = torch.autograd.functional.jvp(lambda x: convolution_only(block, x), x, tangent)
+    for _ in range(2):
+        torch.testing.assert_close(torch.func.jvp(block, (x,), (tangent,))[1], expected, rtol=1e-5, atol=1e-5)
+        by_image = torch.func.vmap(lambda image: block(image[None])[0])(x)
+        torch.testing.assert_close(by_image, block(x), rtol=1e-5, atol=1e-5)
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(block(forward_ad.make_dual(x, tangent)))
+        torch.testing.assert_close(out.tangent, expected, rtol=1e-5, atol=1e-5)
