@@ -30,7 +30,6 @@ class KeptKernel:
         self.kernel = kernel
         self.bias = bias
         self._packed: PackedKernel | None = None
-        self._last_shape: torch.Size | None = None
         self._sources = [(tensor, tensor.data_ptr(), tensor._version) for tensor in sources]
 
     def is_current(self, sources: Sequence[Tensor]) -> bool:
@@ -43,8 +42,6 @@ class KeptKernel:
     def convolve(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         """Convolve with the kernel: (N, C_in, H, W) -> (N, C_out, H', W').
 
-        The second input of a shape in a row packs the kernel: packing for one input alone costs more than it saves.
-
         Args:
             x: input.
             conv: gives stride, padding, dilation and groups.
@@ -52,10 +49,9 @@ class KeptKernel:
         Returns:
             The output.
         """
-        packed, again = self._packed, x.shape == self._last_shape
-        self._last_shape = x.shape
-        if not again or not can_pack(x, conv):
+        if not can_pack(x, conv):
             return conv._conv_forward(x, self.kernel, self.bias)
+        packed = self._packed
         if packed is None or packed.shape != x.shape:
             packed = self._packed = PackedKernel(conv, self.kernel, self.bias, x.shape)
         return packed.convolve(x)

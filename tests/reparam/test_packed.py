@@ -62,15 +62,16 @@ def test_same_outputs_for_every_order_of_shapes(geometry: str, form: str) -> Non
 
 
 @torch.no_grad()
-def test_packs_once_a_shape_comes_a_second_time() -> None:
+def test_packs_for_each_shape_once_and_every_call_gives_the_same() -> None:
     block = make(GEOMETRIES["plain"])
-    for height in (6, 7, 6):
-        block(channels_last(2, 8, height, 9))
-        assert not packs(block)
-    block(channels_last(2, 8, 6, 9))
-    first = block._kept._packed
-    block(channels_last(2, 8, 6, 9))
-    assert first is not None and block._kept._packed is first
+    first, other = channels_last(2, 8, 6, 9), channels_last(1, 8, 7, 5)
+    out = block(first)
+    packed = block._kept._packed
+    torch.testing.assert_close(block(first), out, rtol=0, atol=0)
+    assert packed is not None and block._kept._packed is packed
+    block(other)
+    assert block._kept._packed.shape == other.shape
+    torch.testing.assert_close(block(first), out, rtol=0, atol=0)
 
 
 def changes() -> dict[str, Callable[[RepVGGBlock], object]]:
