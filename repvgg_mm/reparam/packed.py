@@ -1,10 +1,12 @@
 """Inference on the CPU: the kernel kept in the layout that oneDNN computes with.
 
 ``torch.conv2d`` brings the kernel into that layout in every call. Where the same kernel meets inputs of the same shape
-again and again, doing it once saves a seventh of the time of a whole RepVGG. Outputs may differ in the last bit from those
-of ``torch.conv2d``, but not from one call to the next: what can be packed always is, so that the order of the images of
-a data set changes nothing. Inputs that change their shape every time pay a little more than they would without.
-The two operators are those that ``torch.compile`` puts in place of a convolution.
+again and again, doing it once saves a seventh of the time of a whole RepVGG. The two operators used are those that
+``torch.compile`` puts in place of a convolution.
+
+Outputs may differ in the last bit from those of ``torch.conv2d``, but not from one call to the next: what can be packed
+always is, so that the order of a data set's images changes nothing. Inputs that change their shape every time pay a
+little more than they would without.
 """
 
 import torch
