@@ -191,7 +191,6 @@ class RepVGGBlock(nn.Module):
             device="meta",
             **{name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")},
         )
-        kernel = torch.empty_like(conv.weight).copy_(kernel)  # in the memory format that the model was put into
         reparam.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
         reparam.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
         reparam.train(self.training)
@@ -208,11 +207,12 @@ class RepVGGBlock(nn.Module):
             return convolve_by_branches(x, conv, pointwise, [_bn_params(bn) for bn in norms])
         if differentiable or compiled or any(tensor.is_inference() for tensor in sources):
             return conv._conv_forward(x, *self.get_equivalent_kernel_bias())
-        return self._kept_kernel(sources).convolve(x, conv)
+        kept = self._kept_kernel(sources)
+        return kept.convolve_packed(x, conv) if can_pack(x, conv) else conv._conv_forward(x, kept.kernel, kept.bias)
 
     def _convolve_deployed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         if can_pack(x, conv) and not conv.weight.is_inference():
-            return self._kept_kernel(list(conv.parameters())).convolve(x, conv)
+            return self._kept_kernel(list(conv.parameters())).convolve_packed(x, conv)
         return conv(x)
 
     def _kept_kernel(self, sources: list[Tensor]) -> KeptKernel:
@@ -223,10 +223,10 @@ class RepVGGBlock(nn.Module):
         return kept
 
     def train(self, mode: bool = True) -> "RepVGGBlock":
-        """Set the mode and forget the folded kernel.
+        """Set the mode and forget the kept kernel.
 
         Writes through ``tensor.data`` leave no trace in the tensor's version. mmengine's EMAHook swaps weights that
-        way before validation, then calls ``eval()``: forgetting here keeps the folded form right.
+        way before validation, then calls ``eval()``: forgetting here keeps the outputs right.
 
         Args:
             mode: True for live statistics, False for fixed ones.
@@ -244,7 +244,7 @@ class RepVGGBlock(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the folded kernel out of copies and pickles."""
+        """Leave the kept kernel out of copies and pickles."""
         return {**self.__dict__, "_kept": None}
 
 

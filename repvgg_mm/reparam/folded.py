@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fuse import BNParams
-from .packed import PackedKernel, can_pack
+from .fuse import BNParams, bn_scale_shift
+from .packed import PackedKernel
 
 
 class KeptKernel:
@@ -39,8 +39,8 @@ class KeptKernel:
             for now, (then, address, version) in zip(sources, self._sources, strict=True)
         )
 
-    def convolve(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        """Convolve with the kernel: (N, C_in, H, W) -> (N, C_out, H', W').
+    def convolve_packed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        """Convolve what `can_pack` serves: (N, C_in, H, W) -> (N, C_out, H', W').
 
         Args:
             x: input.
@@ -49,8 +49,6 @@ class KeptKernel:
         Returns:
             The output.
         """
-        if not can_pack(x, conv):
-            return conv._conv_forward(x, self.kernel, self.bias)
         packed = self._packed
         if packed is None or packed.shape != x.shape:
             packed = self._packed = PackedKernel(conv, self.kernel, self.bias, x.shape)
@@ -76,7 +74,7 @@ def convolve_by_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: S
         RepVGG paper (arXiv:2101.03697), section 3.3.
     """
     at_least_float32 = torch.promote_types(conv.weight.dtype, torch.float32)
-    scales, shifts = _scales_shifts(norms)
+    scales, shifts = bn_scale_shift(_stack(norms))
     scales = scales.to(at_least_float32)
     padding = conv.padding
     if conv.padding_mode != "zeros":
@@ -150,13 +148,15 @@ def _identity_taps(kernel: Tensor) -> Tensor:
     return kernel[:, :, 1, 1].unflatten(0, (-1, kernel.shape[1])).diagonal(0, 1, 2)
 
 
-def _scales_shifts(norms: Sequence[BNParams]) -> tuple[Tensor, Tensor]:
-    """Do `bn_scale_shift` for all norms at once, (branches, C): small operations cost by number, not by size."""
-    scale = torch.rsqrt(torch.stack([bn.running_var.double() + bn.eps for bn in norms]))
-    ones, zeros = torch.ones_like(scale[0]), torch.zeros_like(scale[0])
-    scale = scale * torch.stack([ones if bn.weight is None else bn.weight for bn in norms])
-    shift = torch.stack([zeros if bn.bias is None else bn.bias for bn in norms])
-    return scale, shift - torch.stack([bn.running_mean for bn in norms]) * scale
+def _stack(norms: Sequence[BNParams]) -> BNParams:
+    """Make one of several, with tensors (branches, C): small operations cost by their number, not by their size."""
+    return BNParams(
+        torch.stack([bn.running_mean for bn in norms]),
+        torch.stack([bn.running_var.double() + bn.eps for bn in norms]),
+        torch.stack([torch.ones_like(bn.running_var) if bn.weight is None else bn.weight for bn in norms]),
+        torch.stack([torch.zeros_like(bn.running_var) if bn.bias is None else bn.bias for bn in norms]),
+        eps=0.0,
+    )
 
 
 def _spread(scale: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ _NUMBERS_AT_ONCE = 2**17  # of a kernel: their float64 forms stay in the CPU's c
 
 
 class BNParams(NamedTuple):
-    """What a batch normalisation with fixed statistics computes; every tensor has shape (C,).
+    """What a batch normalisation with fixed statistics computes.
+
+    Every tensor has shape (C,), or (branches, C) for several at once.
 
     Attributes:
         running_mean: mean subtracted from each channel.
@@ -37,10 +39,10 @@ def bn_scale_shift(bn: BNParams) -> tuple[Tensor, Tensor]:
     """Write a batch normalisation with fixed statistics as ``scale * x + shift``.
 
     Args:
-        bn: statistics and affine parameters, each of shape (C,).
+        bn: statistics and affine parameters, each of shape (C,), or (branches, C).
 
     Returns:
-        Scale (C,) and shift (C,), both float64.
+        Scale and shift of that shape, both float64.
 
     Source:
         Paper, equation 2.
@@ -85,7 +87,8 @@ def fuse_branches(
         identity: batch normalisation of the identity branch (C_in = C_out), or None for a block without one.
 
     Returns:
-        Kernel (C_out, C_in / groups, 3, 3) and bias (C_out,), in the dtype and on the device of the 3x3 kernel.
+        Kernel (C_out, C_in / groups, 3, 3) and bias (C_out,), in the dtype and on the device of the 3x3 kernel; without
+        gradients in its memory format, too.
 
     Source:
         Paper, section 3.3, equation 3 and figure 4.
@@ -104,7 +107,7 @@ def fuse_branches(
     if differentiable or torch.jit.is_tracing():  # a trace is checked without gradients and must come out the same
         fused = torch.cat([part.to(dtype) for part in sums])
     else:  # each into its place at once, which saves half of the memory
-        fused = torch.empty(dense[0].shape, dtype=dtype, device=dense[0].device)
+        fused = torch.empty_like(dense[0])
         for target, part in zip(fused.split(rows), sums, strict=True):
             target.copy_(part)
     return fused, sum(shifts).to(dtype)
