@@ -1,0 +1,61 @@
+"""A runner ready to test an exported file: data, preprocessing, decoding and metrics are those of its config."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..checkpoint import check_buildable, parse_config, registered_only, set_deploy
+from ..checkpoint.errors import CheckpointError
+from ..engine.config import apply_options, load_config
+from ..engine.launch import build_runner
+from .exported import Exported, open_exported
+from .network import take_place
+from .parity import fixed_input
+
+
+def build_exported_runner(
+    config: str | None,
+    path: str,
+    work_dir: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Runner:
+    """Build the runner of a config, with an exported file in the place of its model's network.
+
+    Args:
+        config: config file; None takes the config inside the file, as data: nothing in it is run.
+        path: exported file.
+        work_dir: folder for logs.
+        options: ``--cfg-options``.
+
+    Returns:
+        The runner; ``runner.test()`` gives the metrics.
+
+    Raises:
+        ValueError: if the file can't be used, or does not fit the config.
+        FileNotFoundError: if a file is missing.
+    """
+    exported = open_exported(path)
+    cfg = load_config(config, work_dir, options) if config else _stored_config(exported)
+    if not config:
+        apply_options(cfg, options or {})
+        cfg.work_dir = work_dir or "work_dirs/test"
+    set_deploy(cfg.model)
+    cfg.load_from, cfg.resume, cfg.launcher = None, False, "none"
+    with nullcontext() if config else registered_only():
+        runner = build_runner(cfg)
+        _ = runner.test_loop  # builds the data set: a wrong path shows here
+    device = next(runner.model.parameters()).device
+    take_place(runner.model, exported, fixed_input(exported.shape).to(device))
+    return runner
+
+
+def _stored_config(exported: Exported) -> Config:
+    text = exported.about.get("config")
+    if not isinstance(text, str):
+        raise CheckpointError(f"{exported.path} holds no config: give one before the file")
+    cfg = parse_config(text)
+    check_buildable(cfg)
+    return Config(cfg)

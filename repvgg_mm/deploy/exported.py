@@ -1,0 +1,137 @@
+"""Exported files: opening them with the runtime they are made for, and what they say about themselves."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoint.errors import CheckpointError
+
+ABOUT = "repvgg_mm"
+"""Name of the entry in a file's metadata that holds, as JSON, what repvgg_mm knows about the model."""
+
+SUFFIXES = (".onnx", ".xml")
+
+
+class Exported(ABC):
+    """An exported file, ready to run on inputs of one shape.
+
+    Attributes:
+        path: the file.
+        shape: of the input, (N, 3, H, W).
+        about: ``config`` (Python text), ``dataset_meta`` and ``preprocess``, as far as they are known.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    about: dict[str, Any]
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Run the network.
+
+        Args:
+            images: preprocessed, shape (k * N, 3, H, W), with the file's own N, H and W.
+
+        Returns:
+            The outputs, each with k * N in front.
+
+        Raises:
+            CheckpointError: if the shape does not fit.
+        """
+        if images.shape[1:] != self.shape[1:] or len(images) % self.shape[0]:
+            raise CheckpointError(
+                f"{self.path} takes {_by(self.shape)} and multiples of that batch, not {_by(images.shape)}: "
+                "export it with --size and --batch of the data, or resize the data with --cfg-options"
+            )
+        chunks = [self._run(chunk.numpy()) for chunk in images.float().cpu().contiguous().split(self.shape[0])]
+        return [torch.from_numpy(np.concatenate(parts)).to(images.device) for parts in zip(*chunks, strict=True)]
+
+    @abstractmethod
+    def _run(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Run on exactly the shape of the file."""
+
+
+class OnnxFile(Exported):
+    """A .onnx file, run by ONNX Runtime, on the GPU where that is what is installed."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file; see the class."""
+        import onnxruntime
+
+        self.path = path
+        self._session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        self.shape = tuple(self._session.get_inputs()[0].shape)
+        self._input = self._session.get_inputs()[0].name
+        self.about = json.loads(self._session.get_modelmeta().custom_metadata_map.get(ABOUT, "{}"))
+
+    def _run(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return self._session.run(None, {self._input: images})
+
+
+class OpenVinoFile(Exported):
+    """A .xml file with the .bin beside it, run by OpenVINO on the CPU.
+
+    Where the processor can, OpenVINO computes in bfloat16 unless it is told not to; here it is told.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the file; see the class."""
+        import openvino
+
+        self.path = path
+        core = openvino.Core()
+        model = core.read_model(path)
+        self.shape = tuple(model.inputs[0].shape)
+        self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
+
+    def _run(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [output.copy() for output in self._compiled([images]).values()]
+
+
+def is_exported(path: str) -> bool:
+    """Tell by its name whether a file is an exported one.
+
+    Args:
+        path: any file.
+
+    Returns:
+        Whether it ends in .onnx or .xml.
+    """
+    return Path(path).suffix in SUFFIXES
+
+
+def open_exported(path: str) -> Exported:
+    """Open an exported file.
+
+    Args:
+        path: ends in .onnx or .xml.
+
+    Returns:
+        The file, ready to run.
+
+    Raises:
+        FileNotFoundError: if the file, or the .bin of a .xml, is missing.
+        ImportError: if its runtime is not installed.
+        CheckpointError: if the runtime can't read it.
+    """
+    kind = OpenVinoFile if Path(path).suffix == ".xml" else OnnxFile
+    parts = [path, str(Path(path).with_suffix(".bin"))] if kind is OpenVinoFile else [path]
+    for part in parts:
+        if not Path(part).is_file():
+            raise FileNotFoundError(f"{part} does not exist")
+    try:
+        return kind(path)
+    except ImportError as error:
+        raise ImportError(f"{path} needs {error.name}: pip install 'repvgg_mm[deploy]'") from error
+    except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
+        raise CheckpointError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
