@@ -10,7 +10,7 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[onedl,demo,test]'
+	$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[onedl,demo,deploy,test]'
 	touch $@
 
 demo: $(READY)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -151,24 +152,27 @@ def _preprocess(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _calibration_images(cfg: Config, model: nn.Module, count: int, shape: tuple[int, ...]) -> list[Tensor]:
     """Take batches of the training data, prepared as for testing; always the same ones."""
-    loader = deepcopy(cfg.get("test_dataloader") or {})
-    data = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
+    loader: dict[str, Any] = deepcopy(cfg.get("test_dataloader") or {})
+    data: dict[str, Any] = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
     steps = next((key for key in ("pipeline", "transforms") if key in data), None)
     if steps is None or steps not in loader.get("dataset", {}):
         raise ValueError("--int8 needs a config whose train_dataloader.dataset has a pipeline, as that for testing has")
-    data[steps] = loader.dataset[steps]
-    loader.update(dataset=data, batch_size=shape[0], sampler={"type": "DefaultSampler", "shuffle": True}, num_workers=0)
-    batches = Runner.build_dataloader(loader, seed=0)
-    wanted = max(1, count // shape[0])
-    images = []
-    for data_batch in islice(batches, wanted):
-        inputs: Tensor = model.data_preprocessor(data_batch, False)["inputs"]  # type: ignore[operator]
+    data[steps] = loader["dataset"][steps]
+    sampler = {"type": "DefaultSampler", "shuffle": True}
+    loader.update(dataset=data, batch_size=shape[0], sampler=sampler, num_workers=0, drop_last=True)
+    loader.pop("persistent_workers", None)
+    images: list[Tensor] = []
+    for data_batch in islice(Runner.build_dataloader(loader, seed=0), -(-count // shape[0])):
+        inputs = model.data_preprocessor(data_batch, False)["inputs"]  # type: ignore[operator]
         if inputs.shape != shape:
             raise CheckpointError(
                 f"--int8: the training data, prepared as for testing, are {' x '.join(map(str, inputs.shape))}, "
                 f"not {' x '.join(map(str, shape))}: set --size and --batch, or give a config that resizes them"
             )
         images.append(inputs)
+    if not images:
+        raise ValueError(f"--int8: there are fewer than --batch {shape[0]} training images")
+    print_log(f"8 bits: calibrating with {len(images) * shape[0]} training images", logger="current")
     return images
 
 

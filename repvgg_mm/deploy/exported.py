@@ -57,14 +57,16 @@ class Exported(ABC):
 
 
 class OnnxFile(Exported):
-    """A .onnx file, run by ONNX Runtime, on the GPU where that is what is installed."""
+    """A .onnx file, run by ONNX Runtime, with onnxruntime-gpu on the GPU, there without TF32."""
 
     def __init__(self, path: str) -> None:
         """Open the file; see the class."""
         import onnxruntime
 
         self.path = path
-        self._session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
+        providers = [(name, wanted[name]) for name in onnxruntime.get_available_providers() if name in wanted]
+        self._session = onnxruntime.InferenceSession(path, providers=providers)
         self.shape = tuple(self._session.get_inputs()[0].shape)
         self._input = self._session.get_inputs()[0].name
         self.about = json.loads(self._session.get_modelmeta().custom_metadata_map.get(ABOUT, "{}"))

@@ -50,7 +50,7 @@ def quantize_onnx(source: Path, calibration: Sequence[Tensor], path: Path) -> No
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self._images = iter(calibration)
 
