@@ -12,6 +12,7 @@ from torch import nn
 from repvgg_mm.benchmark import Result, Spread, cases
 from repvgg_mm.benchmark.contestants import Contestant, fix_statistics, ours, peers, three_branches
 from repvgg_mm.benchmark.report import render_table, replace_file
+from repvgg_mm.benchmark.runtimes import runtimes
 from repvgg_mm.benchmark.timing import ratio, time_in_turn
 from repvgg_mm.reparam import RepVGGBlock
 
@@ -49,6 +50,13 @@ def test_contestants_compute_the_same_function() -> None:
         torch.testing.assert_close(fast(images), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(ours().convert(fast)(images), expected, rtol=1e-4, atol=1e-5)
     assert not any(module.fold for module in spelled.modules() if isinstance(module, RepVGGBlock))
+
+
+def test_runtimes_are_timed_against_pytorch() -> None:
+    results = runtimes("A0", cases.Setting((), batch=1, side=32, repeats=2, device=CPU))
+    names = ["PyTorch", "ONNX Runtime", "OpenVINO", "ONNX Runtime, 8 bits", "OpenVINO, 8 bits"]
+    assert [result.name for result in results] == names
+    assert results[0].ratio == Spread(1.0, 1.0, 1.0) and all(result.value.median > 0 for result in results)
 
 
 def test_fixed_statistics_stay_fixed() -> None:

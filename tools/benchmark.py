@@ -8,8 +8,9 @@ Example:
 
 Cases, of each architecture: deploy (deployed inference, and its efficiency), eval (evaluation of the model that is not
 converted), norm_eval (finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward
-pass). Once: models (PSPNet and RetinaNet against ResNet-50, one image), convert (a B3 checkpoint), pipeline
-(images read a second), startup (imports), growth (time against image side and batch).
+pass), runtimes (deployed inference by ONNX Runtime and OpenVINO, always on the CPU). Once: models (PSPNet and RetinaNet
+against ResNet-50, one image), convert (a B3 checkpoint), pipeline (images read a second), startup (imports), growth
+(time against image side and batch).
 Writes benchmark.json, ratios.png and growth_*.png.
 """
 
@@ -38,7 +39,7 @@ MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures i
     "live": "training",
     "memory": "memory",
 }
-OTHER_CASES = ("models", "convert", "pipeline", "startup")
+OTHER_CASES = ("runtimes", "models", "convert", "pipeline", "startup")
 CASES = [*MODEL_CASES, *OTHER_CASES, "growth"]
 
 
@@ -81,10 +82,12 @@ def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result
     from repvgg_mm.benchmark.conversion import conversion
     from repvgg_mm.benchmark.growth import growth
     from repvgg_mm.benchmark.pipeline import pipeline
+    from repvgg_mm.benchmark.runtimes import runtimes
     from repvgg_mm.benchmark.startup import startup
     from repvgg_mm.benchmark.whole_models import whole_models
 
     other_cases: dict[str, Callable[[], list[Result]]] = {
+        "runtimes": lambda: [result for arch in args.arch for result in runtimes(arch, setting)],
         "models": lambda: whole_models(setting),
         "convert": lambda: conversion(args.repeats),
         "pipeline": lambda: pipeline(args.repeats),

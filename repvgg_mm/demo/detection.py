@@ -9,7 +9,7 @@ from ..deploy.model_pair import ModelPair
 from ..deploy.parity import by_branches, fixed_input
 from ..report import DetectionExample, Objects
 from .act import Act, Metric
-from .measure import Sights, predict, time_in_turn
+from .measure import Sights, predict, time_both
 
 _EXAMPLES = 6
 _SURE = 0.5  # objects with less score are not drawn
@@ -31,10 +31,10 @@ def look(pair: ModelPair, batch: dict[str, Any]) -> Sights:
     with torch.inference_mode(), by_branches(pair.train):
         before, after = (predict(model, batch, _EXAMPLES) for model in (pair.train, pair.deploy))
         latencies = {
-            "one 128 x 128 image": time_in_turn(
+            "one 128 x 128 image": time_both(
                 lambda: predict(pair.train, batch, 1), lambda: predict(pair.deploy, batch, 1)
             ),
-            "its backbone": time_in_turn(lambda: backbones[0](x), lambda: backbones[1](x)),
+            "its backbone": time_both(lambda: backbones[0](x), lambda: backbones[1](x)),
         }
     detections = [
         DetectionExample(

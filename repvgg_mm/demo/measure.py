@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from ..benchmark.timing import Work, time_in_turn
 from ..checkpoint import find_state_dict, load_checkpoint
 from ..deploy.model_pair import ModelPair, pair_from_config
 from ..deploy.parity import Difference, compare_blocks
 from ..report import DetectionExample, Example
 
-_REPEATS, _WARM_UP = 30, 3
+_REPEATS = 30
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def measure(config: str, trained: str, deployed: str, data: Path, look: Look) ->
     )
 
 
-def time_in_turn(before: Callable[[], object], after: Callable[[], object]) -> tuple[float, float]:
-    """Time two functions in turn, so that a drift of the machine meets both.
+def time_both(before: Work, after: Work) -> tuple[float, float]:
+    """Time two functions in turn.
 
     Args:
         before: the first.
@@ -119,14 +121,8 @@ def time_in_turn(before: Callable[[], object], after: Callable[[], object]) -> t
     Returns:
         The median of each, in seconds.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    for round_ in range(_WARM_UP + _REPEATS):
-        for function, seconds in zip((before, after), times, strict=True):
-            start = time.perf_counter()
-            function()
-            if round_ >= _WARM_UP:
-                seconds.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+    times = time_in_turn({"before": before, "after": after}, _REPEATS, torch.device("cpu"))
+    return statistics.median(times["before"]), statistics.median(times["after"])
 
 
 def predict(model: nn.Module, batch: dict[str, Any], count: int) -> Sequence[Any]:
@@ -157,7 +153,6 @@ def facts(command: str) -> list[tuple[str, str]]:
     import mmdet
     import mmengine
     import mmseg
-    import torch
 
     modules = {"torch": torch, "mmengine": mmengine, "mmcv": mmcv, "mmsegmentation": mmseg, "mmdetection": mmdet}
     return [

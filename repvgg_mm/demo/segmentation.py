@@ -9,7 +9,7 @@ from ..deploy.model_pair import ModelPair
 from ..deploy.parity import by_branches, fixed_input
 from ..report import Example
 from .act import Act, Metric
-from .measure import Sights, predict, time_in_turn
+from .measure import Sights, predict, time_both
 
 _EXAMPLES = 6
 
@@ -27,7 +27,7 @@ def look(pair: ModelPair, batch: dict[str, Any]) -> Sights:
     x = fixed_input((1, 3, 128, 128))
     with torch.inference_mode(), by_branches(pair.train):
         before, after = (predict(model, batch, _EXAMPLES) for model in (pair.train, pair.deploy))
-        latency = time_in_turn(lambda: pair.train(x, mode="tensor"), lambda: pair.deploy(x, mode="tensor"))
+        latency = time_both(lambda: pair.train(x, mode="tensor"), lambda: pair.deploy(x, mode="tensor"))
     examples = [
         Example(
             image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()[..., ::-1]),  # BGR -> RGB

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .folded import KeptKernel, convolve_by_branches
+from .folded import convolve_by_branches
 from .fuse import BNParams, fuse_branches
+from .kept import KeptKernel
 from .live import can_sum_live_branches, sum_live_branches
 from .packed import can_pack
 from .recompute import statistics_untouched

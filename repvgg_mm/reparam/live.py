@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .watched import operators_are_watched
+
 _POINTWISE = ((1, 1), (0, 0), (1, 1))  # stride, padding, dilation of the 1x1 convolution
 
 
@@ -24,7 +26,7 @@ def can_sum_live_branches(x: Tensor, conv: nn.Conv2d, norms: Sequence[_BatchNorm
     """Tell whether `sum_live_branches` serves; if not, the branches must be spelled out.
 
     It serves float32 and float64 in channels_last on the CPU, where it was measured. It does not serve AMP, SyncBN
-    (whose statistics come from all processes), padding modes other than zeros, and compiling or tracing.
+    (whose statistics come from all processes), padding modes other than zeros, and whatever watches single operators.
 
     Args:
         x: input, shape (N, C_in, H, W).
@@ -44,7 +46,7 @@ def can_sum_live_branches(x: Tensor, conv: nn.Conv2d, norms: Sequence[_BatchNorm
         and conv.padding_mode == "zeros"
         and all(_is_plain_and_live(bn, x.dtype) for bn in norms)
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not operators_are_watched()
     )
 
 

@@ -11,8 +11,8 @@ little more than they would without.
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from .watched import operators_are_watched
 
 
 def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
@@ -29,7 +29,7 @@ def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
     """
     return bool(
         type(x) is Tensor  # neither torch.fx's proxy nor a fake tensor
-        and not _somebody_looks_on()
+        and not operators_are_watched()
         and type(conv) is nn.Conv2d  # neither parametrised nor replaced in quantisation
         and not (conv._forward_hooks or conv._forward_pre_hooks)
         and x.is_cpu
@@ -40,17 +40,6 @@ def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
-    )
-
-
-def _somebody_looks_on() -> bool:
-    """Tell whether somebody sees or changes each operator; forward derivatives would be lost without a word."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or _get_current_dispatch_mode() is not None
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import image, randomize_bn
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from repvgg_mm.reparam import RepVGGBlock
 
@@ -202,6 +203,17 @@ def test_amp_spells_the_branches_out() -> None:
         out, expected = block(x), spelled_out(block)(x)
     assert not took_the_fast_way(out)
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
+
+
+def test_forward_derivatives_spell_the_branches_out() -> None:
+    block, x = make(GEOMETRIES["identity"]), channels_last(2, 8, 5, 7)
+    tangents = []
+    for each in (block, spelled_out(block)):
+        with forward_ad.dual_level():
+            out = each(forward_ad.make_dual(x, channels_last(2, 8, 5, 7, seed=1)))
+            tangents.append(forward_ad.unpack_dual(out).tangent)
+    torch.testing.assert_close(*tangents, rtol=0, atol=0)
+    assert tangents[0].abs().sum() > 0
 
 
 def test_one_value_a_channel_is_refused_as_by_batch_norm() -> None:
