@@ -5,7 +5,7 @@ Example:
     python tools/export.py work_dirs/demo/finetune/iter_700.pth digits.xml --size 128 128       # OpenVINO: .xml, .bin
     python tools/export.py deployed.pth int8.onnx --size 512 1024 --int8 300     # calibrated with 300 training images
     python tools/test.py int8.onnx                                          # and what that costs in the metric
-    trtexec --onnx=int8.onnx --int8 --saveEngine=int8.engine                # TensorRT, with its own tool
+    trtexec --onnx=int8.onnx --stronglyTyped --saveEngine=int8.engine       # TensorRT 10 and 11, with its own tool
 
 The input is a preprocessed batch, the outputs are those of mode='tensor'.
 Exit code: 0 written; 1 the file's outputs differ from the checkpoint's, nothing written; 2 bad input, nothing written.

@@ -132,13 +132,19 @@ class TestInt8:
         assert 1e-4 < export.difference.relative < 0.25 and export.tolerance is None
         assert sizes[1] < 0.5 * sizes[0]
 
-    def test_every_zero_point_is_zero_as_tensorrt_needs_it(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+    def test_quantised_as_tensorrt_asks_for_it(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+        """Signed, every zero point 0, weights stored in 8 bits with a scale a channel, no bias quantised."""
         export_checkpoint(checkpoints[CLS], str(tmp_path / "int8.onnx"), (64, 64), batch=2, int8=4)
         graph = onnx.load(tmp_path / "int8.onnx").graph
         values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        zero_points = [values[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
-        assert len(zero_points) > 6
-        assert all(zero.dtype == "int8" and not zero.any() for zero in zero_points)
+        nodes = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        assert len(nodes) > 12
+        assert all(values[node.input[2]].dtype == "int8" and not values[node.input[2]].any() for node in nodes)
+        stored = {node.output[0]: node for node in nodes if node.input[0] in values}
+        for conv in (node for node in graph.node if node.op_type == "Conv"):
+            weight, scale, _ = (values[name] for name in stored[conv.input[1]].input)
+            assert weight.dtype == "int8" and scale.shape == weight.shape[:1]
+            assert values[conv.input[2]].dtype == "float32"
 
     def test_the_same_twice(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
         files = [tmp_path / name for name in ("a.onnx", "b.onnx")]
