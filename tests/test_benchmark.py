@@ -12,7 +12,6 @@ from torch import nn
 from repvgg_mm.benchmark import Result, Spread, cases
 from repvgg_mm.benchmark.contestants import Contestant, fix_statistics, ours, peers, three_branches
 from repvgg_mm.benchmark.report import render_table, replace_file
-from repvgg_mm.benchmark.runtimes import runtimes
 from repvgg_mm.benchmark.timing import ratio, time_in_turn
 from repvgg_mm.reparam import RepVGGBlock
 
@@ -50,13 +49,6 @@ def test_contestants_compute_the_same_function() -> None:
         torch.testing.assert_close(fast(images), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(ours().convert(fast)(images), expected, rtol=1e-4, atol=1e-5)
     assert not any(module.fold for module in spelled.modules() if isinstance(module, RepVGGBlock))
-
-
-def test_runtimes_are_timed_against_pytorch() -> None:
-    results = runtimes("A0", cases.Setting((), batch=1, side=32, repeats=2, device=CPU))
-    names = ["PyTorch", "ONNX Runtime", "OpenVINO", "ONNX Runtime, 8 bits", "OpenVINO, 8 bits"]
-    assert [result.name for result in results] == names
-    assert results[0].ratio == Spread(1.0, 1.0, 1.0) and all(result.value.median > 0 for result in results)
 
 
 def test_fixed_statistics_stay_fixed() -> None:
@@ -125,7 +117,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_tool_writes_table_json_and_chart(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOL), "--cases", "eval", "--arch", "A0", "--batch", "1", "--side", "32"]
+    command = [sys.executable, str(TOOL), "--cases", "eval", "runtimes", "--arch", "A0", "--batch", "1", "--side", "32"]
     done = subprocess.run(
         [*command, "--repeats", "2", "--out-dir", str(tmp_path / "out")], capture_output=True, text=True, check=False
     )
@@ -133,7 +125,9 @@ def test_tool_writes_table_json_and_chart(tmp_path: Path) -> None:
     assert "three branches" in done.stdout
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert record["machine"]["torch"] == torch.__version__
-    assert {line["case"] for line in record["results"]} == {"evaluation"}
+    assert {line["case"] for line in record["results"]} == {"evaluation", "runtimes"}
+    runtimes = [line["name"] for line in record["results"] if line["case"] == "runtimes"]
+    assert runtimes == ["PyTorch", "ONNX Runtime", "OpenVINO", "ONNX Runtime, 8 bits", "OpenVINO, 8 bits"]
     assert (tmp_path / "out" / "ratios.png").read_bytes().startswith(b"\x89PNG")
 
 

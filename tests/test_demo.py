@@ -87,6 +87,9 @@ def train(config: str, work_dir: Path) -> None:
     cfg.work_dir, cfg.launcher, cfg.log_level = str(work_dir), "none", "ERROR"
     cfg.model.backbone.init_cfg, cfg.param_scheduler = None, []
     cfg.default_hooks.logger.interval = 1
+    # mmengine keeps one visualizer of each name, with its folder, as long as the process lives.
+    if "visualizer" in cfg:
+        cfg.visualizer.name = str(work_dir)
     by_epoch = cfg.train_cfg.type == "EpochBasedTrainLoop"
     cfg.train_cfg.update({"max_epochs" if by_epoch else "max_iters": 1, "val_interval": 1})
     cfg.default_hooks.checkpoint.interval = 1

@@ -46,7 +46,7 @@ assert mmengine.registry.FUNCTIONS.get("collate_images") is repvgg_mm.data.colla
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("tool", ["benchmark", "convert", "demo", "infer"])
+@pytest.mark.parametrize("tool", ["benchmark", "convert", "demo", "export", "infer"])
 def test_help_needs_no_torch(tool: str) -> None:
     script = (
         "import runpy, sys\n"
@@ -68,6 +68,7 @@ def test_without_openmmlab_a_tool_ends_with_one_line(tool: str, tmp_path: Path) 
         "benchmark": ["--repeats", "1"],
         "convert": ["in.pth", "out.pth"],
         "demo": [],
+        "export": ["in.pth", "out.onnx", "--size", "64", "64"],
         "infer": ["photo.jpg", "--checkpoint", "in.pth"],
         "make_digits": [tmp_path / "digits"],
         "test": ["config.py", "in.pth"],

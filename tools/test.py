@@ -37,12 +37,13 @@ def parse_args() -> argparse.Namespace:
 
 def build_runner(args: argparse.Namespace) -> Runner:
     """Build the runner of a checkpoint, or of an exported file."""
-    from repvgg_mm.deploy.evaluate import build_exported_runner
     from repvgg_mm.deploy.exported import is_exported
     from repvgg_mm.engine.evaluate import build_test_runner
 
     shared = {"work_dir": args.work_dir, "options": args.cfg_options}
     if is_exported(args.checkpoint):
+        from repvgg_mm.deploy.evaluate import build_exported_runner
+
         if args.launcher != "none":
             raise ValueError(f"--launcher {args.launcher}: one process tests an exported file, leave it out")
         return build_exported_runner(args.config, args.checkpoint, **shared)
@@ -59,6 +60,8 @@ def build_runner(args: argparse.Namespace) -> Runner:
 def main() -> int:
     """Test."""
     with user_input():
+        from repvgg_mm.engine.launch import leave_processes
+
         args = parse_args()
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
         runner = build_runner(args)
@@ -66,6 +69,7 @@ def main() -> int:
     if runner.rank == 0:
         for name, value in metrics.items():
             print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    leave_processes()
     return DONE
 
 

@@ -33,7 +33,7 @@ def main() -> int:
     """Train."""
     with user_input():
         from repvgg_mm.engine.config import enable_amp, load_config
-        from repvgg_mm.engine.launch import build_runner
+        from repvgg_mm.engine.launch import build_runner, leave_processes
         from repvgg_mm.engine.start import check_start
 
         args = parse_args()
@@ -50,6 +50,7 @@ def main() -> int:
         runner = build_runner(cfg)
         _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
     runner.train()
+    leave_processes()
     return DONE
 
 

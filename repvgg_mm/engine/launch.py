@@ -51,6 +51,17 @@ def prepare_cpu_processes(cfg: Config) -> None:
         print_log(f"no GPU: SyncBN became BN in {changed} places of the model config", logger="current")
 
 
+def leave_processes() -> None:
+    """Leave the process group after a run that went well; does nothing with one process.
+
+    A gloo thread gives its tensors back shortly after the work is done. If Python ends before that, the process aborts
+    (torch 2.14.1). Waiting for all processes lets those threads finish.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def _replace_sync_bn(node: Any) -> int:
     """Turn ``type='SyncBN'`` into ``type='BN'`` everywhere below a node; return how often."""
     if isinstance(node, dict):
