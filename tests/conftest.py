@@ -1,11 +1,13 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from repvgg_mm.data.digits import make_digits
 
+os.environ["CI"] = "true"  # OpenVINO and nncf send usage data, but not from a CI
 ROOT = Path(__file__).parents[1]
 
 

@@ -44,8 +44,11 @@ def build_runner(args: argparse.Namespace) -> Runner:
     if is_exported(args.checkpoint):
         from repvgg_mm.deploy.evaluate import build_exported_runner
 
-        if args.launcher != "none":
-            raise ValueError(f"--launcher {args.launcher}: one process tests an exported file, leave it out")
+        if args.launcher != "none" or args.deploy or args.trust_checkpoint:
+            raise ValueError(
+                f"{args.checkpoint} is deployed, holds no code, and is tested by one process: "
+                "leave --deploy, --trust-checkpoint and --launcher out"
+            )
         return build_exported_runner(args.config, args.checkpoint, **shared)
     return build_test_runner(
         args.config,

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from ..checkpoint import check_buildable, parse_config, registered_only, set_deploy
 from ..checkpoint.errors import CheckpointError
 from ..engine.config import apply_options, load_config
+from ..engine.evaluate import check_classes
 from ..engine.launch import build_runner
 from .exported import Exported, open_exported
 from .network import take_place
@@ -42,13 +43,19 @@ def build_exported_runner(
     if not config:
         apply_options(cfg, options or {})
         cfg.work_dir = work_dir or "work_dirs/test"
+    if not cfg.get("model"):
+        raise ValueError(f"{config} has no model: give the config that {path} was exported with")
     set_deploy(cfg.model)
     cfg.load_from, cfg.resume, cfg.launcher = None, False, "none"
     with nullcontext() if config else registered_only():
         runner = build_runner(cfg)
         _ = runner.test_loop  # builds the data set: a wrong path shows here
     device = next(runner.model.parameters()).device
-    take_place(runner.model, exported, fixed_input(exported.shape).to(device))
+    try:
+        take_place(runner.model, exported, fixed_input(exported.shape).to(device))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
+    check_classes(exported.about.get("dataset_meta"), runner.test_loop.dataloader.dataset, path)
     return runner
 
 

@@ -1,11 +1,11 @@
 """Exporting a checkpoint: read, convert, write for another runtime, run it there, compare."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint import (
@@ -30,9 +29,10 @@ from ..checkpoint.pretrained import load_weights
 from ..engine.config import load_config
 from ..engine.evaluate import stored_config
 from ..reparam.convert import is_deployed, switch_to_deploy
+from .calibration import CalibrationImages
 from .checkpoint import FLOAT_TOLERANCE
 from .exported import SUFFIXES, open_exported
-from .formats import describe_onnx, quantize_onnx, write_onnx, write_openvino
+from .formats import Batches, describe_onnx, quantize_onnx, write_onnx, write_openvino
 from .network import Network
 from .parity import Difference, compare_outputs, fixed_input
 
@@ -91,20 +91,33 @@ def export_checkpoint(
     model, cfg, about = _build(checkpoint, config, trust)
     network = Network(model)
     shape = (batch, 3, *size)
-    calibration = _calibration_images(cfg, model, int8, shape) if int8 else []
-    probe = calibration[0] if calibration else fixed_input(shape)
-    wanted = network.run_by_branches(probe)
-    names = network.output_names(probe)
+    calibration: Batches = CalibrationImages(cfg, model, int8, shape) if int8 else []
+    probe = next(iter(calibration), fixed_input(shape))
+    try:
+        wanted = network.run_by_branches(probe)
+    except RuntimeError as error:  # sizes that don't meet again where a neck adds maps
+        raise ValueError(
+            f"--size {size[0]} {size[1]}: the network can't run on it, try multiples of 32: {error}"
+        ) from error
+    outputs = {name: tuple(tensor.shape) for name, tensor in zip(network.output_names(probe), wanted, strict=True)}
     switch_to_deploy(model)
+    if int8:
+        print_log(f"8 bits: calibrating with {len(calibration) * batch} training images", logger="current")
     with TemporaryDirectory(dir=target.parent, prefix=".export") as folder:
         made = _write(network, probe, calibration, about, Path(folder) / target.name)
         difference = compare_outputs(wanted, open_exported(str(made))(probe))
         tolerance = None if int8 else FLOAT_TOLERANCE
-        bad = not difference.relative <= (tolerance or float("inf"))  # NaN is bad
-        parts = [] if bad else [made.with_suffix(".bin"), made] if made.suffix == ".xml" else [made]
-        files = [part.replace(target.with_suffix(part.suffix)) for part in parts]
-    shapes = {name: tuple(tensor.shape) for name, tensor in zip(names, wanted, strict=True)}
-    return Export(files, shapes, difference, tolerance)
+        good = difference.relative <= (tolerance or float("inf"))  # NaN is not
+        files = _move(made, target) if good else []
+    return Export(files, outputs, difference, tolerance)
+
+
+def _move(made: Path, target: Path) -> list[Path]:
+    """Put the file, or both, in their place; a break between the two leaves no .xml with the wrong .bin."""
+    if target.suffix != ".xml":
+        return [made.replace(target)]
+    target.unlink(missing_ok=True)
+    return [made.with_suffix(".bin").replace(target.with_suffix(".bin")), made.replace(target)]
 
 
 def _check_target(out: str, int8: int, force: bool) -> Path:
@@ -137,48 +150,32 @@ def _build(checkpoint: str, config: str | None, trust: bool) -> tuple[nn.Module,
     with nullcontext() if config else registered_only():
         model = MODELS.build(cfg.model)
     load_weights(model, weights, checkpoint)
+    return model, cfg, _describe(deployed, loaded, config or checkpoint)
+
+
+def _describe(cfg: dict[str, Any], loaded: object, source: str) -> dict[str, Any]:
+    """Collect what the file is to say about itself; refuse before long work what it can't hold."""
     meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    about = {"config": render_config(deployed), "preprocess": _preprocess(cfg.model)}
-    if isinstance(meta, Mapping) and meta.get("dataset_meta"):
-        about["dataset_meta"], _ = drop_placeholders(meta["dataset_meta"])
-    return model, cfg, about
+    dataset_meta, _ = drop_placeholders(meta.get("dataset_meta") if isinstance(meta, Mapping) else None)
+    try:
+        about = {"config": render_config(cfg), "preprocess": _preprocess(cfg)}
+        if dataset_meta:
+            about["dataset_meta"] = json.loads(json.dumps(dataset_meta))
+    except (CheckpointError, TypeError) as error:
+        raise ValueError(f"{source}: its config or dataset_meta can't go into the file: {error}") from error
+    return about
 
 
-def _preprocess(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what has to be done to pixel values (0 to 255) before the network."""
-    given = model.get("data_preprocessor") or {}
-    return {key: given[key] for key in ("mean", "std", "bgr_to_rgb", "rgb_to_bgr") if key in given}
+def _preprocess(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the network takes: the order of the channels, and what was done to pixel values of 0 to 255."""
+    given = cfg["model"].get("data_preprocessor") or {}
+    loaded_as_bgr = cfg.get("default_scope") in ("mmseg", "mmdet")  # by mmcv; torchvision's images are RGB
+    swapped = given.get("bgr_to_rgb") or given.get("rgb_to_bgr") or False
+    channels = "BGR" if loaded_as_bgr != swapped else "RGB"
+    return {"channels": channels, **{key: given[key] for key in ("mean", "std") if key in given}}
 
 
-def _calibration_images(cfg: Config, model: nn.Module, count: int, shape: tuple[int, ...]) -> list[Tensor]:
-    """Take batches of the training data, prepared as for testing; always the same ones."""
-    loader: dict[str, Any] = deepcopy(cfg.get("test_dataloader") or {})
-    data: dict[str, Any] = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
-    steps = next((key for key in ("pipeline", "transforms") if key in data), None)
-    if steps is None or steps not in loader.get("dataset", {}):
-        raise ValueError("--int8 needs a config whose train_dataloader.dataset has a pipeline, as that for testing has")
-    data[steps] = loader["dataset"][steps]
-    sampler = {"type": "DefaultSampler", "shuffle": True}
-    loader.update(dataset=data, batch_size=shape[0], sampler=sampler, num_workers=0, drop_last=True)
-    loader.pop("persistent_workers", None)
-    images: list[Tensor] = []
-    for data_batch in islice(Runner.build_dataloader(loader, seed=0), -(-count // shape[0])):
-        inputs = model.data_preprocessor(data_batch, False)["inputs"]  # type: ignore[operator]
-        if inputs.shape != shape:
-            raise CheckpointError(
-                f"--int8: the training data, prepared as for testing, are {' x '.join(map(str, inputs.shape))}, "
-                f"not {' x '.join(map(str, shape))}: set --size and --batch, or give a config that resizes them"
-            )
-        images.append(inputs)
-    if not images:
-        raise ValueError(f"--int8: there are fewer than --batch {shape[0]} training images")
-    print_log(f"8 bits: calibrating with {len(images) * shape[0]} training images", logger="current")
-    return images
-
-
-def _write(
-    network: Network, images: Tensor, calibration: Sequence[Tensor], about: Mapping[str, Any], path: Path
-) -> Path:
+def _write(network: Network, images: Tensor, calibration: Batches, about: Mapping[str, Any], path: Path) -> Path:
     """Write the file, by way of an .onnx file in float32."""
     plain = path.with_name("float32.onnx")
     write_onnx(network, images, plain)

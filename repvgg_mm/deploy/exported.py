@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,28 @@ class Exported(ABC):
     about: dict[str, Any]
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Run the network.
+        """Run the network, on the batch of the file at a time.
 
         Args:
-            images: preprocessed, shape (k * N, 3, H, W), with the file's own N, H and W.
+            images: preprocessed, shape (any number, 3, H, W), with the file's own H and W.
 
         Returns:
-            The outputs, each with k * N in front.
+            The outputs, each with the number of images in front.
 
         Raises:
             CheckpointError: if the shape does not fit.
         """
-        if images.shape[1:] != self.shape[1:] or len(images) % self.shape[0]:
+        batch = self.shape[0]
+        if images.shape[1:] != self.shape[1:]:
             raise CheckpointError(
-                f"{self.path} takes {_by(self.shape)} and multiples of that batch, not {_by(images.shape)}: "
-                "export it with --size and --batch of the data, or resize the data with --cfg-options"
+                f"{self.path} takes images of {_by(self.shape[1:])}, not {_by(images.shape[1:])}: "
+                "export it with the --size of the data, or resize the data with --cfg-options"
             )
-        chunks = [self._run(chunk.numpy()) for chunk in images.float().cpu().contiguous().split(self.shape[0])]
-        return [torch.from_numpy(np.concatenate(parts)).to(images.device) for parts in zip(*chunks, strict=True)]
+        missing = -len(images) % batch  # the last batch is filled up
+        filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
+        chunks = [self._run(chunk.numpy()) for chunk in filled.float().cpu().contiguous().split(batch)]
+        outputs = [np.concatenate(parts)[: len(images)] for parts in zip(*chunks, strict=True)]
+        return [torch.from_numpy(output).to(images.device) for output in outputs]
 
     @abstractmethod
     def _run(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -88,7 +93,7 @@ class OpenVinoFile(Exported):
         self.path = path
         core = openvino.Core()
         model = core.read_model(path)
-        self.shape = tuple(model.inputs[0].shape)
+        self.shape = tuple(model.inputs[0].shape)  # raises where it is not fixed
         self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
 
@@ -128,12 +133,15 @@ def open_exported(path: str) -> Exported:
         if not Path(part).is_file():
             raise FileNotFoundError(f"{part} does not exist")
     try:
-        return kind(path)
+        exported = kind(path)
     except ImportError as error:
         raise ImportError(f"{path} needs {error.name}: pip install 'repvgg_mm[deploy]'") from error
     except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
         raise CheckpointError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
+    if len(exported.shape) != 4 or not all(isinstance(side, int) for side in exported.shape):
+        raise CheckpointError(f"{path} takes {_by(exported.shape)}: only a fixed shape of 4 numbers can be run here")
+    return exported
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _by(shape: Sequence[object]) -> str:
     return " x ".join(map(str, shape))

@@ -3,10 +3,10 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,16 @@ from .network import Network
 INPUT = "images"
 
 
+class Batches(Protocol):
+    """Batches of images, (N, 3, H, W) each, that can be looped over more than once: a list of tensors is one."""
+
+    def __len__(self) -> int:
+        """Count them."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Loop over them."""
+
+
 def write_onnx(network: Network, images: Tensor, path: Path) -> None:
     """Write a network as one .onnx file, for ONNX Runtime, TensorRT and whatever else reads the format.
 
@@ -24,23 +34,25 @@ def write_onnx(network: Network, images: Tensor, path: Path) -> None:
         network: in eval mode.
         images: an input of the shape to export, (N, 3, H, W).
         path: file to write.
+
+    Raises:
+        ValueError: if the network has an operation that can't be exported.
     """
     import onnx
 
-    with torch.no_grad(), _quiet():
-        program = torch.onnx.export(
-            network,
-            (images,),
-            dynamo=True,
-            verbose=False,
-            input_names=[INPUT],
-            output_names=network.output_names(images),
-        )
+    names = network.output_names(images)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                network, (images,), dynamo=True, verbose=False, input_names=[INPUT], output_names=names
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ValueError(f"{type(network.model).__name__} can't be exported: {error}") from error
     assert program is not None
     onnx.save(program.model_proto, path)
 
 
-def quantize_onnx(source: Path, calibration: Sequence[Tensor], path: Path) -> None:
+def quantize_onnx(source: Path, calibration: Batches, path: Path) -> None:
     """Quantise an .onnx file to 8 bits, as TensorRT asks for it: signed, symmetric, the biases left in float32.
 
     ONNX Runtime is as fast with that as with biases in 32-bit integers, which TensorRT refuses.
@@ -87,7 +99,7 @@ def describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def write_openvino(source: Path, calibration: Sequence[Tensor], about: Mapping[str, Any], path: Path) -> None:
+def write_openvino(source: Path, calibration: Batches, about: Mapping[str, Any], path: Path) -> None:
     """Write an .onnx file as OpenVINO's .xml and .bin, by nncf in 8 bits if there are images to calibrate with.
 
     Args:
@@ -104,7 +116,7 @@ def write_openvino(source: Path, calibration: Sequence[Tensor], about: Mapping[s
 
         with _quiet():
             model = nncf.quantize(
-                model, nncf.Dataset([images.numpy() for images in calibration]), subset_size=len(calibration)
+                model, nncf.Dataset(calibration, lambda images: images.numpy()), subset_size=len(calibration)
             )
     model.set_rt_info(json.dumps(about), [ABOUT])
     openvino.save_model(model, path, compress_to_fp16=False)  # by default it would round the weights
@@ -115,8 +127,9 @@ def _quiet() -> Iterator[None]:
     """Leave out what the exporters say of their own workings; errors are raised all the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)

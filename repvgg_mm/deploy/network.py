@@ -6,6 +6,7 @@ network's place in a model of OpenMMLab (`take_place`), so it is tested with the
 
 import inspect
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class Network(nn.Module):
             return list(self(images))
 
     def output_names(self, images: Tensor) -> list[str]:
-        """Name the outputs: ``logits``, or those of a detector as its loss calls them, with the level behind.
+        """Name the outputs: ``logits``, or those of a detector as its loss calls them, with a number behind.
 
         Args:
             images: shape (N, 3, H, W).
@@ -61,14 +62,18 @@ class Network(nn.Module):
         Returns:
             As many names as there are outputs.
         """
-        if _kind_of(self.model) != "detector":
-            return ["logits"]
-        maps: Any = _without_gradients(self.model, images)
-        names = list(inspect.signature(self.model.bbox_head.loss_by_feat).parameters)  # type: ignore[union-attr,arg-type]
+        outputs: Any = _without_gradients(self.model, images)
+        names, groups = ["logits"], [outputs]
+        if _kind_of(self.model) == "detector":
+            parameters = inspect.signature(self.model.bbox_head.loss_by_feat).parameters  # type: ignore[union-attr,arg-type]
+            names, groups = [*parameters], list(outputs)
+        counts = [len(pytree.tree_leaves(group)) for group in groups]
+        if counts == [1]:
+            return names[:1]
         return [
-            f"{name}_{level}"
-            for name, levels in zip(names, maps, strict=False)
-            for level in range(len(pytree.tree_leaves(levels)))
+            f"{name}_{index}"
+            for name, count in zip_longest(names[: len(counts)], counts, fillvalue="output")
+            for index in range(int(count))
         ]
 
 
@@ -78,10 +83,16 @@ def take_place(model: nn.Module, run: Run, images: Tensor) -> None:
     Args:
         model: a model that `Network` takes; its weights play no part from here on.
         run: computes the network.
-        images: any input of a shape that ``run`` takes; the model is run on it once, to see how its outputs nest.
+        images: any input of a shape that ``run`` takes; both run on it once, to see how the outputs nest.
+
+    Raises:
+        ValueError: if the outputs are not of the model's number and shapes.
     """
     kind = _kind_of(model)
-    structure = pytree.tree_structure(_without_gradients(model.eval(), images))
+    leaves, structure = pytree.tree_flatten(_without_gradients(model.eval(), images))
+    wanted, got = ([tuple(tensor.shape) for tensor in tensors] for tensors in (leaves, run(images)))
+    if wanted != got:
+        raise ValueError(f"the outputs {got} are not those of the config's {type(model).__name__}, {wanted}")
 
     def outputs(images: Tensor) -> Any:
         return pytree.tree_unflatten(run(images), structure)

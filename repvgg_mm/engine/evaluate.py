@@ -69,7 +69,9 @@ def build_test_runner(
         _ = runner.test_loop  # builds the data set: a wrong path shows here
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, weights, checkpoint)
-    _check_classes(loaded, runner.test_loop.dataloader.dataset, checkpoint)
+    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    check_classes(known, runner.test_loop.dataloader.dataset, checkpoint)
     if deploy:
         switch_blocks(model)
     return runner
@@ -90,7 +92,7 @@ def stored_config(loaded: object, path: str) -> Config:
     """
     text = find_config_text(loaded)
     if text is None:
-        raise CheckpointError(f"{path} holds no config: give one before the checkpoint")
+        raise CheckpointError(f"{path} holds no config: give one (--config; before the checkpoint in tools/test.py)")
     cfg = parse_config(text)
     check_buildable(cfg)
     return Config(cfg)
@@ -111,10 +113,18 @@ def switch_blocks(model: nn.Module) -> None:
     print_log(f"converted {blocks} RepVGG blocks in memory", logger="current")
 
 
-def _check_classes(loaded: object, data: object, path: str) -> None:
-    """Refuse a classifier whose classes, as its checkpoint has them, stand in another order than those of the data."""
-    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    stored = (meta.get("dataset_meta") or {}).get("classes") if isinstance(meta, Mapping) else None
+def check_classes(dataset_meta: object, data: object, path: str) -> None:
+    """Refuse a classifier whose classes, as its file has them, stand in another order than those of the data.
+
+    Args:
+        dataset_meta: what the file says of its data set, if anything.
+        data: the data set.
+        path: the file, for the message.
+
+    Raises:
+        ValueError: if they do; it names the first class that differs.
+    """
+    stored = dataset_meta.get("classes") if isinstance(dataset_meta, Mapping) else None
     if not stored or not isinstance(data, ImageFolder) or tuple(stored) == data.metainfo["classes"]:
         return
     pairs = enumerate(zip_longest(stored, data.metainfo["classes"]))

@@ -1,0 +1,87 @@
+"""The images that 8-bit quantisation takes the range of every feature map from."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..checkpoint.errors import CheckpointError
+
+
+class CalibrationImages:
+    """Batches of a config's training data, prepared as for testing; loaded anew, and the same, in every loop over them.
+
+    Args:
+        cfg: config with ``train_dataloader`` and ``test_dataloader``.
+        model: its model, whose data preprocessor is applied.
+        count: how many images; the last ones that fill no batch are left out.
+        shape: of a batch, (N, 3, H, W). In slide mode the network sees crops: the middle of each image is taken.
+
+    Raises:
+        ValueError: if the config names no such data, there are too few images, or (in the loop) one is of another size.
+    """
+
+    def __init__(self, cfg: Config, model: nn.Module, count: int, shape: tuple[int, ...]) -> None:
+        """Build the loader; see the class."""
+        self._preprocess: Any = model.data_preprocessor
+        self._crops = (cfg.model.get("test_cfg") or {}).get("mode") == "slide"
+        self._shape = shape
+        try:
+            self._loader = Runner.build_dataloader(_one_by_one(cfg), seed=0)
+        except FileNotFoundError as error:
+            raise ValueError(f"--int8: {error}: give --config with the place of the training data") from error
+        self._batches = min(count, len(self._loader.dataset)) // shape[0]
+        if not self._batches:
+            raise ValueError(f"--int8 {count}: fewer than --batch {shape[0]} training images")
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Load and preprocess them, each of shape (N, 3, H, W)."""
+        images = map(self._prepare, islice(self._loader, self._batches * self._shape[0]))
+        for _ in range(self._batches):
+            yield torch.cat(list(islice(images, self._shape[0])))
+
+    def _prepare(self, data: dict[str, Any]) -> Tensor:
+        image: Tensor = self._preprocess(data, False)["inputs"]
+        height, width = self._shape[2:]
+        if self._crops:
+            top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+            image = image[:, :, max(top, 0) :, max(left, 0) :][:, :, :height, :width]
+        if image.shape[2:] != self._shape[2:]:
+            raise CheckpointError(
+                f"--int8: a training image, prepared as for testing, is {image.shape[2]} x {image.shape[3]}, not "
+                f"{height} x {width}: set --size, or give a --config that resizes or crops to it"
+            )
+        return image
+
+
+def _one_by_one(cfg: Config) -> dict[str, Any]:
+    """Make the config of a loader of the training data with the test pipeline, one image at a time, shuffled."""
+    loader: dict[str, Any] = deepcopy(cfg.get("test_dataloader") or {})
+    data: dict[str, Any] = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
+    while isinstance(data.get("dataset"), Mapping):  # wrapped, to repeat it for example
+        data = data["dataset"]
+    steps = next((key for key in ("pipeline", "transforms") if key in data), None)
+    if steps is None or steps not in loader.get("dataset", {}):
+        raise ValueError(
+            "--int8 needs a config whose train_dataloader.dataset has a pipeline, as that for testing has: "
+            f"{data.get('type', 'there')} has none"
+        )
+    data[steps] = loader["dataset"][steps]
+    for key in ("batch_sampler", "persistent_workers", "prefetch_factor"):
+        loader.pop(key, None)
+    return {
+        **loader,
+        "dataset": data,
+        "batch_size": 1,
+        "num_workers": 0,
+        "sampler": {"type": "DefaultSampler", "shuffle": True},
+    }

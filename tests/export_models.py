@@ -1,0 +1,34 @@
+"""Checkpoints of small models of all three tasks, for the tests of exporting."""
+
+from pathlib import Path
+
+import torch
+from command_lines import CLS, ROOT, SEG
+from helpers import SMALL_ARCH, randomize_bn
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+DET = "configs/retinanet_repvgg_digits.py"
+SIZES = {CLS: (64, 64), SEG: (128, 128), DET: (128, 128)}  # those of the digits
+
+
+def save(config: str, path: Path) -> nn.Module:
+    """Save a checkpoint as mmengine does, of a model with random weights; return the model."""
+    cfg = Config.fromfile(ROOT / config)
+    cfg.model.backbone.update(arch=SMALL_ARCH, init_cfg=None)
+    widths = [8, 16, 32, 64]
+    if config == SEG:
+        cfg.model.decode_head.update(in_channels=widths[3])
+        cfg.model.auxiliary_head.update(in_channels=widths[2])
+    if config == DET:
+        cfg.model.neck.update(in_channels=widths)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = randomize_bn(MODELS.build(cfg.model))
+    if config == CLS:
+        model.linear.weight.data *= 50  # else all images get the same scores
+    classes = [str(index) for index in range(10)]
+    meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": classes}}
+    torch.save({"meta": meta, "state_dict": model.state_dict()}, path)
+    return model
