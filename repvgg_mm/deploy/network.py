@@ -121,6 +121,6 @@ def _kind_of(model: nn.Module) -> str:
     if "SingleStageDetector" in classes:
         return "detector"
     raise ValueError(
-        f"{type(model).__name__} can't be exported: only ImageClassifier, EncoderDecoder and one-stage detectors can; "
-        "for the others convert the checkpoint and export it with mmdeploy"
+        f"{type(model).__name__} can't be exported: only ImageClassifier, mmseg's EncoderDecoder and "
+        "mmdet's SingleStageDetector, and what derives from them, can"
     )
