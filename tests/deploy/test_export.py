@@ -159,7 +159,8 @@ class TestBadInput:
         init_default_scope(cfg.default_scope)
         torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / "model.pth")
         config = str(ROOT / "configs/faster_rcnn_repvgg_digits.py")
-        assert "FasterRCNN can't be exported: only" in self.refused(tmp_path, str(tmp_path / "model.pth"), config=config)
+        message = self.refused(tmp_path, str(tmp_path / "model.pth"), config=config)
+        assert "FasterRCNN can't be exported: only" in message
 
     def test_no_config(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
         torch.save(torch.load(checkpoints[CLS])["state_dict"], tmp_path / "bare.pth")
