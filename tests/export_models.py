@@ -32,3 +32,13 @@ def save(config: str, path: Path) -> nn.Module:
     meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": classes}}
     torch.save({"meta": meta, "state_dict": model.state_dict()}, path)
     return model
+
+
+def save_weights(config: Path, path: Path) -> str:
+    """Save the bare weights of a config's model as random numbers left them; return the file."""
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = None
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    torch.save(randomize_bn(MODELS.build(cfg.model)).state_dict(), path)
+    return str(path)

@@ -45,7 +45,7 @@ def runtimes(arch: str, setting: Setting) -> list[Result]:
 def _export(model: nn.Module, setting: Setting, folder: Path) -> dict[str, Exported]:
     shape = (setting.batch, 3, setting.side, setting.side)
     calibration = [torch.randn(shape) for _ in range(_CALIBRATION_BATCHES)]
-    write_onnx(Network(model), calibration[0], folder / "float32.onnx")
+    write_onnx(Network(model), calibration[0], ["logits"], folder / "float32.onnx")
     quantize_onnx(folder / "float32.onnx", calibration, folder / "int8.onnx")
     write_openvino(folder / "float32.onnx", [], {}, folder / "float32.xml")
     write_openvino(folder / "float32.onnx", calibration, {}, folder / "int8.xml")

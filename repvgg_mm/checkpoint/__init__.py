@@ -7,6 +7,7 @@ from .publish import publish
 from .stored_config import (
     check_buildable,
     find_config_text,
+    find_dataset_meta,
     parse_config,
     registered_only,
     render_config,
@@ -22,6 +23,7 @@ __all__ = [
     "check_writable",
     "drop_placeholders",
     "find_config_text",
+    "find_dataset_meta",
     "find_state_dict",
     "from_ours",
     "load_checkpoint",

@@ -45,6 +45,20 @@ def find_config_text(checkpoint: object) -> str | None:
     return None
 
 
+def find_dataset_meta(checkpoint: object) -> dict[str, Any]:
+    """Find what mmengine stored in a checkpoint about the data set: names and colours of the classes.
+
+    Args:
+        checkpoint: What `load_checkpoint` returned.
+
+    Returns:
+        Name -> value; empty when there is nothing.
+    """
+    meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
+    found = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def parse_config(text: str) -> dict[str, Any]:
     """Read a stored config: assignments of literals, `dict(...)` calls included; nothing is executed.
 

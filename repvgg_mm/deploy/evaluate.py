@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..checkpoint import check_buildable, parse_config, registered_only, set_deploy
-from ..checkpoint.errors import CheckpointError
+from ..checkpoint import find_dataset_meta, registered_only, set_deploy
 from ..engine.config import apply_options, load_config
-from ..engine.evaluate import check_classes
+from ..engine.evaluate import check_classes, stored_config
 from ..engine.launch import build_runner
-from .exported import Exported, open_exported
+from .exported import open_exported
 from .network import take_place
 from .parity import fixed_input
 
@@ -39,7 +37,8 @@ def build_exported_runner(
         FileNotFoundError: if a file is missing.
     """
     exported = open_exported(path)
-    cfg = load_config(config, work_dir, options) if config else _stored_config(exported)
+    about = {"meta": {"cfg": exported.about.get("config"), "dataset_meta": exported.about.get("dataset_meta")}}
+    cfg = load_config(config, work_dir, options) if config else stored_config(about, path)
     if not config:
         apply_options(cfg, options or {})
         cfg.work_dir = work_dir or "work_dirs/test"
@@ -55,14 +54,5 @@ def build_exported_runner(
         take_place(runner.model, exported, fixed_input(exported.shape).to(device))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
-    check_classes(exported.about.get("dataset_meta"), runner.test_loop.dataloader.dataset, path)
+    check_classes(find_dataset_meta(about), runner.test_loop.dataloader.dataset, path)
     return runner
-
-
-def _stored_config(exported: Exported) -> Config:
-    text = exported.about.get("config")
-    if not isinstance(text, str):
-        raise CheckpointError(f"{exported.path} holds no config: give one before the file")
-    cfg = parse_config(text)
-    check_buildable(cfg)
-    return Config(cfg)

@@ -13,11 +13,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoint import (
     check_writable,
     drop_placeholders,
+    find_dataset_meta,
     find_state_dict,
     load_checkpoint,
     registered_only,
@@ -104,7 +105,9 @@ def export_checkpoint(
     if int8:
         print_log(f"8 bits: calibrating with {len(calibration) * batch} training images", logger="current")
     with TemporaryDirectory(dir=target.parent, prefix=".export") as folder:
-        made = _write(network, probe, calibration, about, Path(folder) / target.name)
+        plain = Path(folder) / "float32.onnx"
+        write_onnx(network, probe, list(outputs), plain)
+        made = _finish(plain, calibration, about, Path(folder) / target.name)
         difference = compare_outputs(wanted, open_exported(str(made))(probe))
         tolerance = None if int8 else FLOAT_TOLERANCE
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
@@ -155,8 +158,7 @@ def _build(checkpoint: str, config: str | None, trust: bool) -> tuple[nn.Module,
 
 def _describe(cfg: dict[str, Any], loaded: object, source: str) -> dict[str, Any]:
     """Collect what the file is to say about itself; refuse before long work what it can't hold."""
-    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    dataset_meta, _ = drop_placeholders(meta.get("dataset_meta") if isinstance(meta, Mapping) else None)
+    dataset_meta, _ = drop_placeholders(find_dataset_meta(loaded))
     try:
         about = {"config": render_config(cfg), "preprocess": _preprocess(cfg)}
         if dataset_meta:
@@ -175,10 +177,8 @@ def _preprocess(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {"channels": channels, **{key: given[key] for key in ("mean", "std") if key in given}}
 
 
-def _write(network: Network, images: Tensor, calibration: Batches, about: Mapping[str, Any], path: Path) -> Path:
-    """Write the file, by way of an .onnx file in float32."""
-    plain = path.with_name("float32.onnx")
-    write_onnx(network, images, plain)
+def _finish(plain: Path, calibration: Batches, about: Mapping[str, Any], path: Path) -> Path:
+    """Make the file wanted out of an .onnx file in float32."""
     if path.suffix == ".xml":
         write_openvino(plain, calibration, about, path)
     else:

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,12 +27,13 @@ class Batches(Protocol):
         """Loop over them."""
 
 
-def write_onnx(network: Network, images: Tensor, path: Path) -> None:
+def write_onnx(network: Network, images: Tensor, names: Sequence[str], path: Path) -> None:
     """Write a network as one .onnx file, for ONNX Runtime, TensorRT and whatever else reads the format.
 
     Args:
         network: in eval mode.
         images: an input of the shape to export, (N, 3, H, W).
+        names: of its outputs.
         path: file to write.
 
     Raises:
@@ -40,11 +41,10 @@ def write_onnx(network: Network, images: Tensor, path: Path) -> None:
     """
     import onnx
 
-    names = network.output_names(images)
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                network, (images,), dynamo=True, verbose=False, input_names=[INPUT], output_names=names
+                network, (images,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[*names]
             )
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(f"{type(network.model).__name__} can't be exported: {error}") from error

@@ -7,7 +7,7 @@ inside it, so each is built from the model and the pipeline alone, and the weigh
 import colorsys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,14 @@ from mmengine.visualization import Visualizer
 from numpy.typing import NDArray
 from torch import nn
 
-from ..checkpoint import check_buildable, find_state_dict, load_checkpoint, registered_only, set_deploy
+from ..checkpoint import (
+    check_buildable,
+    find_dataset_meta,
+    find_state_dict,
+    load_checkpoint,
+    registered_only,
+    set_deploy,
+)
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
 from ..engine.config import load_config
@@ -226,9 +233,8 @@ def _build_inferencer(kind: Any, cfg: Config, visualizer: str, **options: Any) -
 
 def _class_names(loaded: object, cfg: Config, source: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
     """Return names and colours of the classes: the checkpoint's, or those of the config's data set."""
-    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    if not isinstance(known, Mapping) or not known.get("classes"):
+    known = find_dataset_meta(loaded)
+    if not known.get("classes"):
         dataset = cfg.test_dataloader.dataset
         kind = DATASETS.get(f"{cfg.get('default_scope', 'mmengine')}.{dataset.type}")
         known = {**getattr(kind, "METAINFO", {}), **dataset, **dataset.get("metainfo", {})}

@@ -14,6 +14,7 @@ from torch import nn
 from ..checkpoint import (
     check_buildable,
     find_config_text,
+    find_dataset_meta,
     find_state_dict,
     load_checkpoint,
     parse_config,
@@ -69,9 +70,7 @@ def build_test_runner(
         _ = runner.test_loop  # builds the data set: a wrong path shows here
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     load_weights(model, weights, checkpoint)
-    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    known = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    check_classes(known, runner.test_loop.dataloader.dataset, checkpoint)
+    check_classes(find_dataset_meta(loaded), runner.test_loop.dataloader.dataset, checkpoint)
     if deploy:
         switch_blocks(model)
     return runner
@@ -113,18 +112,18 @@ def switch_blocks(model: nn.Module) -> None:
     print_log(f"converted {blocks} RepVGG blocks in memory", logger="current")
 
 
-def check_classes(dataset_meta: object, data: object, path: str) -> None:
+def check_classes(dataset_meta: Mapping[str, Any], data: object, path: str) -> None:
     """Refuse a classifier whose classes, as its file has them, stand in another order than those of the data.
 
     Args:
-        dataset_meta: what the file says of its data set, if anything.
+        dataset_meta: what the file says of its data set; may be empty.
         data: the data set.
         path: the file, for the message.
 
     Raises:
         ValueError: if they do; it names the first class that differs.
     """
-    stored = dataset_meta.get("classes") if isinstance(dataset_meta, Mapping) else None
+    stored = dataset_meta.get("classes")
     if not stored or not isinstance(data, ImageFolder) or tuple(stored) == data.metainfo["classes"]:
         return
     pairs = enumerate(zip_longest(stored, data.metainfo["classes"]))

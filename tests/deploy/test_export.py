@@ -7,10 +7,9 @@ import onnx
 import pytest
 import torch
 from command_lines import CLS, ROOT, SEG
-from export_models import DET, SIZES, save
-from helpers import SMALL_ARCH, image, randomize_bn
+from export_models import DET, SIZES, save, save_weights
+from helpers import SMALL_ARCH, image
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from repvgg_mm.deploy import export as export_module
@@ -75,14 +74,9 @@ HEADS = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_other_heads(name: str, tmp_path: Path) -> None:
-    cfg = Config.fromfile(ROOT / f"configs/{name}.py")
-    cfg.model.backbone.init_cfg = None
-    init_default_scope(cfg.default_scope)
-    torch.manual_seed(0)
-    torch.save(randomize_bn(MODELS.build(cfg.model)).state_dict(), tmp_path / "model.pth")
-    config = str(ROOT / f"configs/{name}.py")
-    out = tmp_path / "model.onnx"
-    export = export_checkpoint(str(tmp_path / "model.pth"), str(out), HEADS[name], config=config)
+    config, out = ROOT / f"configs/{name}.py", tmp_path / "model.onnx"
+    weights = save_weights(config, tmp_path / "model.pth")
+    export = export_checkpoint(weights, str(out), HEADS[name], config=str(config))
     assert export.files == [out] and export.difference.relative < 1e-4
 
 
@@ -92,12 +86,10 @@ def test_a_head_with_several_outputs(tmp_path: Path) -> None:
     cfg.model.auxiliary_head = None
     head = {"type": "DAHead", "in_channels": 64, "in_index": 3, "channels": 16, "pam_channels": 8, "num_classes": 11}
     cfg.model.decode_head = {**head, "norm_cfg": {"type": "BN"}}
-    cfg.dump(tmp_path / "config.py")
-    init_default_scope(cfg.default_scope)
-    torch.manual_seed(0)
-    torch.save(randomize_bn(MODELS.build(cfg.model)).state_dict(), tmp_path / "model.pth")
-    config, out = str(tmp_path / "config.py"), str(tmp_path / "out.onnx")
-    export = export_checkpoint(str(tmp_path / "model.pth"), out, (64, 64), config=config)
+    config = tmp_path / "config.py"
+    cfg.dump(config)
+    weights = save_weights(config, tmp_path / "model.pth")
+    export = export_checkpoint(weights, str(tmp_path / "out.onnx"), (64, 64), config=str(config))
     assert list(export.outputs) == ["logits_0", "logits_1", "logits_2"]
     assert len(export.files) == 1 and export.difference.relative < 1e-4
 
@@ -154,12 +146,8 @@ class TestBadInput:
         assert export_checkpoint(checkpoints[CLS], str(tmp_path / out), (64, 64), force=True).files
 
     def test_two_stage_detector(self, tmp_path: Path) -> None:
-        cfg = Config.fromfile(ROOT / "configs/faster_rcnn_repvgg_digits.py")
-        cfg.model.backbone.init_cfg = None
-        init_default_scope(cfg.default_scope)
-        torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / "model.pth")
-        config = str(ROOT / "configs/faster_rcnn_repvgg_digits.py")
-        message = self.refused(tmp_path, str(tmp_path / "model.pth"), config=config)
+        config = ROOT / "configs/faster_rcnn_repvgg_digits.py"
+        message = self.refused(tmp_path, save_weights(config, tmp_path / "model.pth"), config=str(config))
         assert "FasterRCNN can't be exported: only" in message
 
     def test_no_config(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
@@ -167,12 +155,9 @@ class TestBadInput:
         assert "holds no config: give one (--config" in self.refused(tmp_path, str(tmp_path / "bare.pth"))
 
     def test_a_size_that_the_network_cannot_take(self, tmp_path: Path) -> None:
-        cfg = Config.fromfile(ROOT / "configs/rtmdet_repvgg_a0_coco.py")
-        cfg.model.backbone.init_cfg = None
-        init_default_scope(cfg.default_scope)
-        torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / "model.pth")
-        config = str(ROOT / "configs/rtmdet_repvgg_a0_coco.py")
-        message = self.refused(tmp_path, str(tmp_path / "model.pth"), config=config, size=(100, 100))
+        config = ROOT / "configs/rtmdet_repvgg_a0_coco.py"
+        weights = save_weights(config, tmp_path / "model.pth")
+        message = self.refused(tmp_path, weights, config=str(config), size=(100, 100))
         assert "--size 100 100: the network can't run on it, try multiples of 32" in message
 
     def test_missing_package(
