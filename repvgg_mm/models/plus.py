@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..reparam.convert import TrainingOnly
@@ -38,7 +37,6 @@ class AuxiliaryHead(nn.Sequential, TrainingOnly):
             )
         )
         super().__init__(conv_bn_relu, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
-        self.to(memory_format=torch.channels_last)
 
 
 def add_auxiliary_heads(model: nn.Module, arch: Arch, num_classes: int) -> None:

@@ -155,7 +155,7 @@ def whole_model_convert(
     if deploy_model is not None:
         try:
             deploy_model.load_state_dict(converted.state_dict())
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"deploy_model is not the deployed form of train_model: {error}") from error
         converted = deploy_model
     if save_path is not None:
@@ -175,14 +175,20 @@ def switch_to_deploy(model: nn.Module) -> int:
 
     Returns:
         Number of RepVGG blocks in it.
+
+    Raises:
+        ValueError: if a block computes something that no kernel can hold; the model is left as it was.
     """
-    modules = list(model.modules())
-    for module in modules:
+    blocks = {name: module for name, module in model.named_modules() if isinstance(module, RepVGGBlock)}
+    for name, block in blocks.items():
+        reason = block.why_not_deployable()
+        if reason is not None:
+            raise ValueError(f"{name}.{reason}" if name else reason)
+    for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, TrainingOnly):
                 delattr(module, name)
-    blocks = [module for module in modules if isinstance(module, RepVGGBlock)]
-    for block in blocks:
+    for block in blocks.values():
         block.switch_to_deploy()
     return len(blocks)
 

@@ -9,38 +9,10 @@ always is, so that the order of a data set's images changes nothing. Inputs that
 little more than they would without.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-
-from .watched import operators_are_watched
-
-
-def can_pack(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Tell whether `PackedKernel` serves: float32 in channels_last on the CPU, without gradients, run as it stands.
-
-    What looks at single operators (torch.fx, tracing, compiling, torch.func, a FLOP counter) is to see a convolution.
-
-    Args:
-        x: input, shape (N, C_in, H, W).
-        conv: the convolution.
-
-    Returns:
-        Whether all of this holds.
-    """
-    return bool(
-        type(x) is Tensor  # neither torch.fx's proxy nor a fake tensor
-        and not operators_are_watched()
-        and type(conv) is nn.Conv2d  # neither parametrised nor replaced in quantisation
-        and not (conv._forward_hooks or conv._forward_pre_hooks)
-        and x.is_cpu
-        and x.dtype == conv.weight.dtype == torch.float32
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and conv.padding_mode == "zeros"
-        and not (torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in conv.parameters())))
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-    )
 
 
 class PackedKernel:
@@ -54,13 +26,28 @@ class PackedKernel:
     """
 
     def __init__(self, conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None, shape: torch.Size) -> None:
-        """Pack the kernel; see the class."""
-        self.shape = shape
+        self._shape = shape
         self._bias = bias
-        self._geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        self._geometry = _geometry(conv)
         self._kernel = torch.ops.mkldnn._reorder_convolution_weight(kernel, *self._geometry, shape)
+
+    def serves(self, x: Tensor, conv: nn.Conv2d) -> bool:
+        """Tell whether the kernel was packed for inputs of this shape and a convolution of this geometry.
+
+        Args:
+            x: input, shape (N, C_in, H, W).
+            conv: gives stride, padding, dilation and groups.
+
+        Returns:
+            Whether both are the same.
+        """
+        return self._shape == x.shape and self._geometry == _geometry(conv)
 
     def convolve(self, x: Tensor) -> Tensor:
         """Convolve: (N, C_in, H, W) -> (N, C_out, H', W')."""
-        assert x.shape == self.shape
+        assert x.shape == self._shape
         return torch.ops.mkldnn._convolution_pointwise(x, self._kernel, self._bias, *self._geometry, "none", [], "")
+
+
+def _geometry(conv: nn.Conv2d) -> tuple[Any, ...]:
+    return conv.padding, conv.stride, conv.dilation, conv.groups
