@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import batch_statistics, fixed_statistics
 from .branches import ConvBN, bn_params, conv_weight, why_not_fusible
-from .fast_path import Way, choose_way, operators_are_watched, runs_as_built
+from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
 from .fuse import BNParams, custom_l2, fuse_branches
 from .kernel_cache import CachedKernel
 from .loading import match_form
@@ -131,24 +131,23 @@ class RepVGGBlock(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        way = choose_way(self, x)
-        out = self._convolve(x, way)
+        way, parts = choose_way(self, x)
+        if parts is None:
+            out = self._call_branches(x) if self.rbr_reparam is None else self._call_deployed(x, self.rbr_reparam)
+            return self.post_se(self.nonlinearity(self.se(out)))
+        out = self._convolve(x, way, parts)
         # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
-        if way is not Way.MODULES and runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU):
+        if runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU):
             return self.post_se(torch.relu_(out))
         return self.post_se(self.nonlinearity(self.se(out)))
 
-    def _convolve(self, x: Tensor, way: Way) -> Tensor:
-        if way is Way.MODULES:
-            return self._call_branches(x) if self.rbr_reparam is None else self._call_deployed(x, self.rbr_reparam)
+    def _convolve(self, x: Tensor, way: Way, parts: Parts) -> Tensor:
+        conv, norms = parts.conv, parts.norms
         if way is Way.BATCH_STATISTICS:
-            conv, pointwise = self.rbr_dense.conv, self.rbr_1x1.conv.weight
-            return batch_statistics.sum_branches(x, conv, pointwise, self.batch_norms())
+            return batch_statistics.sum_branches(x, conv, parts.pointwise, norms)
         if way is Way.FIXED_STATISTICS:
-            conv, pointwise = self.rbr_dense.conv, self.rbr_1x1.conv.weight
-            return fixed_statistics.convolve_once(x, conv, pointwise, [bn_params(bn) for bn in self.batch_norms()])
-        cached = self._cached_kernel()
-        conv = self.rbr_dense.conv if self.rbr_reparam is None else self.rbr_reparam
+            return fixed_statistics.convolve_once(x, conv, parts.pointwise, [bn_params(bn) for bn in norms])
+        cached = self._cached_kernel(parts)
         if way is Way.PACKED_KERNEL:
             return cached.convolve_packed(x, conv)
         return conv._conv_forward(x, cached.kernel, cached.bias)
@@ -173,15 +172,6 @@ class RepVGGBlock(nn.Module):
         """List the batch normalisations of the branches, in training form."""
         norms = [self.rbr_dense.bn, self.rbr_1x1.bn]
         return norms if self.rbr_identity is None else [*norms, self.rbr_identity]
-
-    def sources(self) -> list[Tensor]:
-        """List the tensors that the equivalent kernel is derived from."""
-        if self.rbr_reparam is not None:
-            return list(self.rbr_reparam.parameters())
-        tensors = [self.rbr_dense.conv.weight, self.rbr_1x1.conv.weight]
-        for bn in self.batch_norms():
-            tensors += [t for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias) if t is not None]
-        return tensors
 
     def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
         """Derive the 3x3 convolution that equals the block before SE and ReLU, with the running statistics.
@@ -270,12 +260,11 @@ class RepVGGBlock(nn.Module):
         self._cached = None
         self.rbr_reparam = reparam
 
-    def _cached_kernel(self) -> CachedKernel:
-        sources = self.sources()
-        settings = [] if self.deployed else [bn.eps for bn in self.batch_norms()]
-        if self._cached is None or not self._cached.is_current(sources, settings):
+    def _cached_kernel(self, parts: Parts) -> CachedKernel:
+        settings = [bn.eps for bn in parts.norms]
+        if self._cached is None or not self._cached.is_current(parts.sources, settings):
             with torch.inference_mode(False), torch.no_grad():
-                cached = CachedKernel(sources, settings)
+                cached = CachedKernel(parts.sources, settings)
                 cached.kernel, cached.bias = self.get_equivalent_kernel_bias()
             self._cached = cached
         return self._cached

@@ -7,7 +7,7 @@ operations. Then every module is called as it stands.
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,23 @@ class Way(Enum):
     """The same with the kernel in oneDNN's layout, on the CPU."""
 
 
-def choose_way(block: "RepVGGBlock", x: Tensor) -> Way:
+class Parts(NamedTuple):
+    """What the fast ways compute with, looked up once a call.
+
+    Attributes:
+        conv: the 3x3 convolution, or the deployed one.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1); None in deployed form.
+        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch; none in deployed form.
+        sources: all tensors that the equivalent kernel is derived from.
+    """
+
+    conv: nn.Conv2d
+    pointwise: Tensor | None
+    norms: list[_BatchNorm]
+    sources: list[Tensor]
+
+
+def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
     """Choose the fastest way that serves.
 
     Args:
@@ -47,18 +63,20 @@ def choose_way(block: "RepVGGBlock", x: Tensor) -> Way:
         x: its input, shape (N, C_in, H, W).
 
     Returns:
-        The way.
+        The way, and what it computes with; None for ``Way.MODULES``.
     """
-    if not block.fold or operators_are_watched(x) or not _modules_are_plain(block):
-        return Way.MODULES
-    conv = block.rbr_dense.conv if block.rbr_reparam is None else block.rbr_reparam
-    norms = block.batch_norms() if block.rbr_reparam is None else []
-    sources = block.sources()
-    if any(type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta for tensor in sources):
-        return Way.MODULES
+    parts = None if not block.fold or operators_are_watched(x) else _plain_parts(block)
+    if parts is None or any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in parts.sources):
+        return Way.MODULES, None
+    way = _way_of(parts, x)
+    return way, None if way is Way.MODULES else parts
+
+
+def _way_of(parts: Parts, x: Tensor) -> Way:
+    conv, norms = parts.conv, parts.norms
     if any(bn.training for bn in norms):
         return Way.BATCH_STATISTICS if _batch_statistics_serve(x, conv, norms) else Way.MODULES
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in sources):
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parts.sources):
         return Way.FIXED_STATISTICS if norms else Way.MODULES
     if _onednn_serves(x, conv):
         return Way.PACKED_KERNEL
@@ -92,8 +110,8 @@ def operators_are_watched(x: Tensor) -> bool:
 def runs_as_built(module: Any, kind: type) -> bool:
     """Tell whether calling a module does what its class does, and nothing else.
 
-    ``torch.nn.utils.prune`` and the old ``weight_norm`` and ``spectral_norm`` are hooks; a parametrization makes another
-    class.
+    ``torch.nn.utils.prune`` and the old ``weight_norm`` and ``spectral_norm`` are hooks; a parametrization makes
+    another class.
 
     Args:
         module: the module.
@@ -120,17 +138,28 @@ def _calls_forward_only(module: nn.Module) -> bool:
     )
 
 
-def _modules_are_plain(block: "RepVGGBlock") -> bool:
-    """Tell whether the modules that a fast way passes over are those that the block was built with."""
+def _plain_parts(block: "RepVGGBlock") -> Parts | None:
+    """Return the parts of a block whose modules are those that it was built with, None of any other."""
     if module_hooks._has_any_global_hook():
-        return False
-    if block.rbr_reparam is not None:
-        return runs_as_built(block.rbr_reparam, nn.Conv2d) and block.rbr_reparam.bias is not None
-    branches = (block.rbr_dense, block.rbr_1x1)
-    if not all(runs_as_built(branch, ConvBN) and runs_as_built(branch.conv, nn.Conv2d) for branch in branches):
-        return False
-    norms = block.batch_norms()
-    return all(_norm_is_plain(bn) for bn in norms) and _branches_align(*(branch.conv for branch in branches), norms)
+        return None
+    deployed = block.rbr_reparam
+    if deployed is not None:
+        plain = runs_as_built(deployed, nn.Conv2d) and deployed.bias is not None
+        return Parts(deployed, None, [], [deployed.weight, deployed.bias]) if plain else None  # type: ignore[list-item]
+    dense, pointwise, identity = block.rbr_dense, block.rbr_1x1, block.rbr_identity
+    if not (runs_as_built(dense, ConvBN) and runs_as_built(pointwise, ConvBN)):
+        return None
+    convs, norms = (dense.conv, pointwise.conv), [dense.bn, pointwise.bn]
+    if identity is not None:
+        norms.append(identity)
+    if not (all(runs_as_built(conv, nn.Conv2d) for conv in convs) and all(map(_norm_is_plain, norms))):
+        return None
+    if not _branches_align(*convs, norms):
+        return None
+    weights = [conv.weight for conv in convs]
+    statistics = [bn._buffers[name] for bn in norms for name in ("running_mean", "running_var")]
+    affine = [tensor for bn in norms for tensor in bn._parameters.values() if tensor is not None]
+    return Parts(convs[0], weights[1], norms, [*weights, *statistics, *affine])  # type: ignore[list-item]
 
 
 def _norm_is_plain(bn: Any) -> bool:
@@ -138,8 +167,9 @@ def _norm_is_plain(bn: Any) -> bool:
         isinstance(bn, _BatchNorm)
         and type(bn).forward in BN_FORWARDS
         and _calls_forward_only(bn)
+        and not bn._modules  # no parametrization
         and bn.track_running_stats
-        and bn.running_mean is not None
+        and bn._buffers.get("running_mean") is not None
     )
 
 

@@ -30,9 +30,10 @@ class CachedKernel:
     """Equivalent bias, shape (C_out,)."""
 
     def __init__(self, sources: Sequence[Tensor], settings: Sequence[Any]) -> None:
-        self._settings = list(settings)
-        self._layout = _layout(sources)
-        self._bits = [bits.clone() for bits in _bits(sources)]
+        self._settings = settings
+        flat = _flat(sources)
+        self._layout = _layout(sources, flat)
+        self._bits = [_as_integers(tensor).clone() for tensor in flat]
         self._packed: PackedKernel | None = None
 
     def is_current(self, sources: Sequence[Tensor], settings: Sequence[Any]) -> bool:
@@ -45,10 +46,11 @@ class CachedKernel:
         Returns:
             Whether all are the same to the bit.
         """
+        flat = _flat(sources)
         return (
             self._settings == settings
-            and self._layout == _layout(sources)
-            and all(torch.equal(now, then) for now, then in zip(_bits(sources), self._bits, strict=True))
+            and self._layout == _layout(sources, flat)
+            and all(torch.equal(_as_integers(now), then) for now, then in zip(flat, self._bits, strict=True))
         )
 
     def convolve_packed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -67,24 +69,24 @@ class CachedKernel:
         return packed.convolve(x)
 
 
-def _layout(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
-    return [(t.shape, t.stride(), t.dtype, t.device) for t in tensors]
-
-
-def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the bits of some vectors and kernels as few vectors of integers: -0 and NaN are numbers like any other."""
-    vectors = [tensor for tensor in tensors if tensor.dim() == 1]
-    kernels = [tensor for tensor in tensors if tensor.dim() != 1]
-    return [_as_integers(flat) for flat in (torch.cat(vectors), *(_in_memory_order(kernel) for kernel in kernels))]
+def _flat(sources: Sequence[Tensor]) -> list[Tensor]:
+    """Lay kernels flat, without copying, and join all vectors to one: small tensors cost by their number."""
+    vectors = torch.cat([tensor for tensor in sources if tensor.dim() == 1])
+    return [vectors, *(_in_memory_order(tensor) for tensor in sources if tensor.dim() != 1)]
 
 
 def _in_memory_order(kernel: Tensor) -> Tensor:
-    """Flatten a kernel without copying it, if it is contiguous in one of its two layouts."""
-    nchw = kernel.is_contiguous()
-    return kernel.reshape(-1) if nchw else kernel.permute(0, 2, 3, 1).reshape(-1)
+    return (kernel if kernel.is_contiguous() else kernel.permute(0, 2, 3, 1)).reshape(-1)  # NCHW or channels_last
+
+
+def _layout(sources: Sequence[Tensor], flat: Sequence[Tensor]) -> list[Any]:
+    """Note what the bits don't say: dtypes, the device, and how they lie in kernels."""
+    shapes = [(tensor.shape, tensor.stride()) for tensor in sources if tensor.dim() != 1]
+    return [len(sources), flat[0].device, *shapes, *((tensor.dtype, tensor.numel()) for tensor in flat)]
 
 
 def _as_integers(flat: Tensor) -> Tensor:
+    """Return the bits: -0 and NaN are numbers like any other. The larger the integers, the faster they are compared."""
     size = flat.element_size()
     pairs_up = flat.numel() * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
-    return flat.view(torch.int64 if pairs_up else _INTEGERS[size])  # the larger the integers, the faster
+    return flat.view(torch.int64 if pairs_up else _INTEGERS[size])

@@ -29,6 +29,7 @@ class PackedKernel:
         self._shape = shape
         self._bias = bias
         self._geometry = _geometry(conv)
+        self._convolve = torch.ops.mkldnn._convolution_pointwise.default
         self._kernel = torch.ops.mkldnn._reorder_convolution_weight(kernel, *self._geometry, shape)
 
     def serves(self, x: Tensor, conv: nn.Conv2d) -> bool:
@@ -46,7 +47,7 @@ class PackedKernel:
     def convolve(self, x: Tensor) -> Tensor:
         """Convolve: (N, C_in, H, W) -> (N, C_out, H', W')."""
         assert x.shape == self._shape
-        return torch.ops.mkldnn._convolution_pointwise(x, self._kernel, self._bias, *self._geometry, "none", [], "")
+        return self._convolve(x, self._kernel, self._bias, *self._geometry, "none", [], "")
 
 
 def _geometry(conv: nn.Conv2d) -> tuple[Any, ...]:
