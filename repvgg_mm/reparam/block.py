@@ -132,14 +132,13 @@ class RepVGGBlock(nn.Module):
 
     def _forward(self, x: Tensor) -> Tensor:
         way, parts = choose_way(self, x)
-        if parts is None:
+        if parts is None or way is Way.MODULES:
             out = self._call_branches(x) if self.rbr_reparam is None else self._call_deployed(x, self.rbr_reparam)
-            return self.post_se(self.nonlinearity(self.se(out)))
-        out = self._convolve(x, way, parts)
+        else:
+            out = self._convolve(x, way, parts)
         # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
-        if runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU):
-            return self.post_se(torch.relu_(out))
-        return self.post_se(self.nonlinearity(self.se(out)))
+        in_place = parts is not None and runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU)
+        return self.post_se(torch.relu_(out) if in_place else self.nonlinearity(self.se(out)))
 
     def _convolve(self, x: Tensor, way: Way, parts: Parts) -> Tensor:
         conv, norms = parts.conv, parts.norms

@@ -63,13 +63,12 @@ def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
         x: its input, shape (N, C_in, H, W).
 
     Returns:
-        The way, and what it computes with; None for ``Way.MODULES``.
+        The way, and what it computes with; None where somebody wants each module called and each result kept.
     """
     parts = None if not block.fold or operators_are_watched(x) else _plain_parts(block)
     if parts is None or any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in parts.sources):
         return Way.MODULES, None
-    way = _way_of(parts, x)
-    return way, None if way is Way.MODULES else parts
+    return _way_of(parts, x), parts
 
 
 def _way_of(parts: Parts, x: Tensor) -> Way:
