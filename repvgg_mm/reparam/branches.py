@@ -7,6 +7,7 @@ numbers. What changes the computation itself (a hook, a wrapped or subclassed co
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.nn.utils.prune import BasePruningMethod
@@ -75,7 +76,7 @@ def conv_weight(conv: nn.Conv2d) -> Tensor:
         Shape (C_out, C_in / groups, K, K), differentiable with respect to what it is made of.
     """
     with _in_eval_mode(conv):
-        _set_tensors(conv)
+        _set_made_tensors(conv)
         return conv.weight
 
 
@@ -89,8 +90,19 @@ def bn_params(bn: _BatchNorm) -> BNParams:
         Its statistics, affine parameters and eps.
     """
     assert bn.running_mean is not None and bn.running_var is not None
-    _set_tensors(bn)
+    _set_made_tensors(bn)
     return BNParams(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+
+
+def make_copyable(model: nn.Module) -> None:
+    """Take the graph off tensors that hooks have made: ``copy.deepcopy`` refuses them.
+
+    Args:
+        model: any model; what it computes stays the same.
+    """
+    with _in_eval_mode(model), torch.no_grad():
+        for module in model.modules():
+            _set_made_tensors(module)
 
 
 def _obstacle(module: nn.Module, known: bool) -> str | None:
@@ -102,18 +114,21 @@ def _obstacle(module: nn.Module, known: bool) -> str | None:
     return None
 
 
-def _set_tensors(module: nn.Module) -> None:
-    """Do what the module's hooks do before each forward pass: set its tensors from those that train."""
+def _set_made_tensors(module: nn.Module) -> None:
+    """Do what the hooks of pruning and normalised weights do before each forward pass."""
     for hook in module._forward_pre_hooks.values():
-        hook(module, ())
+        if isinstance(hook, _WEIGHT_HOOKS):
+            hook(module, ())
 
 
 @contextmanager
 def _in_eval_mode(module: nn.Module) -> Iterator[None]:
     """In training mode spectral normalisation would take a step of its power iteration."""
-    training = module.training
-    module.eval()
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
     try:
         yield
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training

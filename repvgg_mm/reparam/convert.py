@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .block import RepVGGBlock
+from .branches import make_copyable
 from .fuse import BNParams, fuse_branches
 from .save import save_atomically
 
@@ -120,7 +121,8 @@ def repvgg_model_convert(
         The deployed model.
 
     Raises:
-        ValueError: if the model has no RepVGG block, or ``build_func`` makes another architecture.
+        ValueError: if the model has no RepVGG block, one computes something that no kernel can hold, or ``build_func``
+            makes another architecture.
     """
     if isinstance(save_path, bool):
         do_copy, save_path = save_path, None
@@ -149,8 +151,10 @@ def whole_model_convert(
         The deployed model.
 
     Raises:
-        ValueError: if there is no RepVGG block, or ``deploy_model`` is of another architecture.
+        ValueError: if there is no RepVGG block, one computes something that no kernel can hold, or ``deploy_model`` is
+            of another architecture.
     """
+    make_copyable(train_model)
     converted = _switched(copy.deepcopy(train_model))
     if deploy_model is not None:
         try:
