@@ -137,15 +137,17 @@ class RepVGGBlock(nn.Module):
         else:
             out = self._convolve(x, way, parts)
         # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
-        in_place = parts is not None and runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU)
+        in_place = (
+            parts is not None and runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU)
+        )
         return self.post_se(torch.relu_(out) if in_place else self.nonlinearity(self.se(out)))
 
     def _convolve(self, x: Tensor, way: Way, parts: Parts) -> Tensor:
-        conv, norms = parts.conv, parts.norms
+        conv, pointwise, norms, _ = parts
         if way is Way.BATCH_STATISTICS:
-            return batch_statistics.sum_branches(x, conv, parts.pointwise, norms)
+            return batch_statistics.sum_branches(x, conv, pointwise, norms)
         if way is Way.FIXED_STATISTICS:
-            return fixed_statistics.convolve_once(x, conv, parts.pointwise, [bn_params(bn) for bn in norms])
+            return fixed_statistics.convolve_once(x, conv, pointwise, [bn_params(bn) for bn in norms])
         cached = self._cached_kernel(parts)
         if way is Way.PACKED_KERNEL:
             return cached.convolve_packed(x, conv)

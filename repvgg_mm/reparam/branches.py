@@ -6,6 +6,7 @@ numbers. What changes the computation itself (a hook, a wrapped or subclassed co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class ConvBN(nn.Module):
         return self.bn(self.conv(x))
 
 
-def why_not_fusible(branch: nn.Module) -> str | None:
+def why_not_fusible(branch: Any) -> str | None:
     """Say what keeps a branch from being written as numbers.
 
     Args:
@@ -105,7 +106,7 @@ def make_copyable(model: nn.Module) -> None:
             _set_made_tensors(module)
 
 
-def _obstacle(module: nn.Module, known: bool) -> str | None:
+def _obstacle(module: Any, known: bool) -> str | None:
     if not known or "forward" in module.__dict__:
         return f" is a {type(module).__name__} with a forward of its own"
     hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _WEIGHT_HOOKS)]

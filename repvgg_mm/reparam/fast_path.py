@@ -44,13 +44,14 @@ class Parts(NamedTuple):
 
     Attributes:
         conv: the 3x3 convolution, or the deployed one.
-        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1); None in deployed form.
-        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch; none in deployed form.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1); of no use in deployed form.
+        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch; none in deployed
+            form.
         sources: all tensors that the equivalent kernel is derived from.
     """
 
     conv: nn.Conv2d
-    pointwise: Tensor | None
+    pointwise: Tensor
     norms: list[_BatchNorm]
     sources: list[Tensor]
 
@@ -127,7 +128,7 @@ def _only_sets_the_device() -> bool:
     return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
 
 
-def _calls_forward_only(module: nn.Module) -> bool:
+def _calls_forward_only(module: Any) -> bool:
     return not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -144,7 +145,7 @@ def _plain_parts(block: "RepVGGBlock") -> Parts | None:
     deployed = block.rbr_reparam
     if deployed is not None:
         plain = runs_as_built(deployed, nn.Conv2d) and deployed.bias is not None
-        return Parts(deployed, None, [], [deployed.weight, deployed.bias]) if plain else None  # type: ignore[list-item]
+        return Parts(deployed, deployed.weight, [], [deployed.weight, deployed.bias]) if plain else None  # type: ignore[list-item]
     dense, pointwise, identity = block.rbr_dense, block.rbr_1x1, block.rbr_identity
     if not (runs_as_built(dense, ConvBN) and runs_as_built(pointwise, ConvBN)):
         return None

@@ -39,49 +39,41 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
         ValueError: if the block's weights are of both forms, or not all there, or of other shapes; if they are
             deployed, and an optimizer or DistributedDataParallel holds the parameters of a block in training form.
     """
-    given = {name: state_dict[prefix + name] for name in _names(state_dict, prefix) if _is_ours(name, block)}
-    deployed = [name for name in given if name.startswith("rbr_reparam.")]
-    if not given:  # a file without this block, or with adapters only: that is for the caller to judge
+    own = {name: tensor.shape for name, tensor in (*block.named_parameters(), *block.named_buffers())}
+    wrapped = any(_is_of_branches(name) and not _OUR_NAMES.fullmatch(name) for name in own)
+
+    def is_ours(name: str) -> bool:  # where branches are wrapped, by adapters or pruning, the rest is for the caller
+        return _is_of_branches(name) and (not wrapped or _OUR_NAMES.fullmatch(name) is not None)
+
+    own = {name: shape for name, shape in own.items() if is_ours(name)}
+    given = {name: state_dict[prefix + name] for name in _names(state_dict, prefix) if is_ours(name)}
+    if not given or not own:  # a file without this block; that, too, is for the caller to judge
         return
     where = prefix.removesuffix(".") or "the RepVGG block"
+    deployed = [name for name in given if name.startswith("rbr_reparam.")]
     if deployed and len(deployed) < len(given):
         raise ValueError(f"{where}: the weights hold both forms, rbr_reparam and the branches")
-    if deployed:
-        weight = block.rbr_dense.conv.weight if block.rbr_reparam is None else block.rbr_reparam.weight
-        _expect(where, given, _deployed_shapes(weight))
-        if not block.deployed:
-            _refuse_if_held(block, where)
-            block.become_deployed(torch.empty_like(weight), weight.new_empty(len(weight)))
-    elif block.rbr_reparam is None:
-        _expect(where, given, _own_shapes(block))
-    else:
+    if deployed and not block.deployed:
+        weight = block.rbr_dense.conv.weight
+        _expect(where, given, {"rbr_reparam.weight": weight.shape, "rbr_reparam.bias": weight.shape[:1]})
+        _refuse_if_held(block, where)
+        block.become_deployed(torch.empty_like(weight), weight.new_empty(len(weight)))
+        return
+    if block.deployed and not deployed:
         _expect(where, given, _branch_shapes(block, where))
-        for name in _names(state_dict, prefix):
-            if name.startswith("rbr_"):
-                del state_dict[prefix + name]
-        kernel, bias = _fuse(block, given)
-        state_dict[f"{prefix}rbr_reparam.weight"] = kernel
-        state_dict[f"{prefix}rbr_reparam.bias"] = bias
+        for name in [name for name in _names(state_dict, prefix) if name.startswith("rbr_")]:
+            del state_dict[prefix + name]
+        given = _fuse(block, given)
+        state_dict.update({prefix + name: tensor for name, tensor in given.items()})
+    _expect(where, given, own)
 
 
 def _names(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)]
 
 
-def _is_ours(name: str, block: "RepVGGBlock") -> bool:
-    """Tell whether it is for us to see that the block gets this tensor: unless somebody has wrapped the branches."""
-    if not name.startswith("rbr_") or name.endswith(_COUNTER):
-        return False
-    return _OUR_NAMES.fullmatch(name) is not None or all(map(_OUR_NAMES.fullmatch, _own_shapes(block)))
-
-
-def _own_shapes(block: "RepVGGBlock") -> dict[str, torch.Size]:
-    named = [*block.named_parameters(), *block.named_buffers()]
-    return {name: t.shape for name, t in named if name.startswith("rbr_") and not name.endswith(_COUNTER)}
-
-
-def _deployed_shapes(weight: Tensor) -> dict[str, torch.Size]:
-    return {"rbr_reparam.weight": weight.shape, "rbr_reparam.bias": weight.shape[:1]}
+def _is_of_branches(name: str) -> bool:
+    return name.startswith("rbr_") and not name.endswith(_COUNTER)
 
 
 def _branch_shapes(block: "RepVGGBlock", where: str) -> dict[str, torch.Size]:
@@ -114,33 +106,32 @@ def _expect(where: str, given: Mapping[str, Tensor], wanted: Mapping[str, torch.
             raise ValueError(f"{where}: {problem} {', '.join(found)}; a block is filled as a whole or not at all")
 
 
-def _fuse(block: "RepVGGBlock", given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _fuse(block: "RepVGGBlock", given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Fuse as if the tensors had been loaded first, in the precision of the block where that is higher."""
     assert block.norm is not None and block.rbr_reparam is not None
     own, eps = block.rbr_reparam.weight.dtype, block.norm.eps
     tensors = {name: tensor.to(torch.promote_types(tensor.dtype, own)) for name, tensor in given.items()}
 
     def bn(name: str) -> BNParams:
-        mean, var, weight, bias = (
-            tensors.get(f"{name}.{part}") for part in ("running_mean", "running_var", "weight", "bias")
-        )
-        return BNParams(mean, var, weight, bias, eps)
+        optional = (tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias"))
+        return BNParams(tensors[f"{name}.running_mean"], tensors[f"{name}.running_var"], *optional, eps)
 
     with torch.no_grad():
-        return fuse_branches(
+        kernel, bias = fuse_branches(
             (tensors["rbr_dense.conv.weight"], bn("rbr_dense.bn")),
             (tensors["rbr_1x1.conv.weight"], bn("rbr_1x1.bn")),
             bn("rbr_identity") if block.has_identity else None,
         )
+    return {"rbr_reparam.weight": kernel, "rbr_reparam.bias": bias}
 
 
 def _refuse_if_held(block: "RepVGGBlock", where: str) -> None:
     holder = _holder(block.parameters())
     if holder is not None:
         raise ValueError(
-            f"{where}: the weights are in deployed form (rbr_reparam), the block in training form, and a {holder} holds "
-            "its parameters already: it would go on with branches that are no longer there. Build the model with "
-            "deploy=True to train it as a plain network, or load weights in training form"
+            f"{where}: the weights are in deployed form (rbr_reparam), the block in training form, and a {holder} "
+            "holds its parameters already: it would go on with branches that are no longer there. Build the model "
+            "with deploy=True to train it as a plain network, or load weights in training form"
         )
 
 
@@ -162,4 +153,5 @@ def _holder(parameters: Iterable[nn.Parameter]) -> str | None:
 
 
 def _with_subclasses(kind: type) -> set[type]:
-    return {kind}.union(*(_with_subclasses(child) for child in kind.__subclasses__()))
+    children: list[type] = kind.__subclasses__()
+    return {kind}.union(*map(_with_subclasses, children))

@@ -99,7 +99,10 @@ REFUSED: dict[str, tuple[Callable[[RepVGGBlock], object], str]] = {
         lambda b: setattr(b.rbr_dense.conv, "__class__", OwnConv),
         "rbr_dense.conv is a OwnConv with a forward of its own",
     ),
-    "own_bn": (lambda b: setattr(b.rbr_identity, "__class__", OwnBN), "rbr_identity is a OwnBN with a forward of its own"),
+    "own_bn": (
+        lambda b: setattr(b.rbr_identity, "__class__", OwnBN),
+        "rbr_identity is a OwnBN with a forward of its own",
+    ),
     "wrapped": (
         lambda b: setattr(b.rbr_1x1, "conv", nn.Sequential(b.rbr_1x1.conv)),
         "rbr_1x1.conv is a Sequential with a forward of its own",

@@ -339,7 +339,7 @@ def test_function_modes_see_convolutions(form: str) -> None:
     seen = []
 
     class Watch(TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):  # noqa: ANN
+        def __torch_function__(self, function, types, args=(), kwargs=None):
             seen.append(function)
             return function(*args, **(kwargs or {}))
 

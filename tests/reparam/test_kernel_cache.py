@@ -1,4 +1,4 @@
-"""The cached kernel: derived once while nothing changes, and never stale, whoever writes to what it was derived from."""
+"""The cached kernel: derived once while nothing changes, and never stale, whoever writes to its sources."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
