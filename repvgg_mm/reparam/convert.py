@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..files import save_atomically
 from .block import RepVGGBlock
 from .fuse import BNParams, fuse_branches
-from .save import save_atomically
 
 _DENSE = "rbr_dense.conv.weight"
 _BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
