@@ -27,11 +27,10 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
-from ..convert.convert_checkpoint import FLOAT_TOLERANCE
 from ..engine.config import load_config
 from ..engine.testing import stored_config
 from ..reparam.convert import is_deployed, switch_to_deploy
-from ..reparam.difference import Difference, compare_outputs, fixed_input
+from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
 from .calibration import CalibrationImages
 from .exported_file import SUFFIXES, open_exported
 from .network import Network
