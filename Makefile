@@ -44,11 +44,12 @@ MMPRETRAIN := onedl-mmpretrain==1.3.6 model-index==0.1.11 markdown==3.11.3 order
 	touch $@
 
 test-peers: .peers/.ready
-	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_layouts_peers.py -k mmpretrain
+	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k mmpretrain
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 types: $(READY)
 	$(VENV)/bin/mypy

@@ -1,24 +1,25 @@
-"""RepVGG as a first-class OpenMMLab backbone; importing this registers everything that configs may name."""
+"""RepVGG as a first-class OpenMMLab backbone; importing this registers everything that configs may name.
 
-from importlib.util import find_spec as _find_spec
+Importing it alone loads nothing heavy: the classes below are imported when one is first asked for, and configs' names
+are registered as soon as mmengine, whose registries hold them, is there (`openmmlab.register_with_mmengine`).
+"""
+
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
-if _missing := [name for name in ("mmengine", "mmcv") if _find_spec(name) is None]:
-    raise ImportError(
-        f"repvgg_mm needs {' and '.join(_missing)}: pip install 'repvgg_mm[onedl]' (or 'repvgg_mm[openmmlab]')"
-    )
-
-from . import mmcv_ops as _mmcv_ops
-
-_mmcv_ops.install()  # before anything below can import mmcv.ops
-
-from . import registration  # noqa: F401
-from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
+from .mmcv_ops import finder as _finder
+from .openmmlab import check_installed as _check_installed
+from .openmmlab import register_with_mmengine as _register_with_mmengine
 
 if TYPE_CHECKING:
     from .models import ImageClassifier, RepVGG, RepVGGClassifier, RepVGGplusClassifier
+    from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
 
-__version__ = "0.1.0"
+_finder.install()  # before anybody can import mmcv.ops
+_register_with_mmengine()
+
+__version__ = "0.2.0"
+_ALGEBRA = ("RepVGGBlock", "convert_state_dict", "repvgg_model_convert", "whole_model_convert")  # need torch only
 _CREATORS = [
     *("create_RepVGG_A0", "create_RepVGG_A1", "create_RepVGG_A2"),
     *("create_RepVGG_B0", "create_RepVGG_B1", "create_RepVGG_B1g2", "create_RepVGG_B1g4"),
@@ -40,11 +41,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the models when one is first asked for: they need ``mmengine.model``, see ``registration.py``."""
+    """Import what is public when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import models
-
+    if name in _ALGEBRA:
+        return getattr(_import_module(f"{__name__}.reparam"), name)
+    _check_installed()
+    models = _import_module(f"{__name__}.models")
     return models.CREATORS[name] if name in models.CREATORS else getattr(models, name)
 
 

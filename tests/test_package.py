@@ -17,21 +17,27 @@ def test_a_missing_package_is_one_line_that_names_the_extra(package: str) -> Non
         "find = u.find_spec\n"
         f"u.find_spec = lambda name, *rest: None if name == {package!r} else find(name, *rest)\n"
     )
-    done = python(hide + "import repvgg_mm")
+    done = python(hide + "import repvgg_mm; repvgg_mm.RepVGG")
     expected = f"repvgg_mm needs {package}: pip install 'repvgg_mm[onedl]' (or 'repvgg_mm[openmmlab]')"
     assert done.stderr.splitlines()[-1] == f"ImportError: {expected}"
 
 
 def test_the_algebra_imports_torch_only() -> None:
-    """`repvgg_mm/reparam` must not reach for OpenMMLab, whatever the rest of the package does."""
+    """`repvgg_mm.reparam` must not reach for OpenMMLab, whatever the rest of the package does."""
     done = python(
-        "import sys, types, pathlib, importlib.util as u\n"
-        "path = pathlib.Path(u.find_spec('repvgg_mm').origin).parent\n"
-        "package = types.ModuleType('repvgg_mm'); package.__path__ = [str(path)]; sys.modules['repvgg_mm'] = package\n"
-        "import repvgg_mm.reparam\n"
+        "import sys, repvgg_mm.reparam, repvgg_mm\n"
+        "assert repvgg_mm.RepVGGBlock is repvgg_mm.reparam.RepVGGBlock\n"
         "print([m for m in ('mmengine', 'mmcv', 'mmseg', 'mmdet', 'torchvision') if m in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("order", ["import repvgg_mm, mmengine.runner", "import mmengine.runner, repvgg_mm"])
+def test_names_are_registered_whichever_is_imported_first(order: str) -> None:
+    done = python(
+        f"{order}; from mmengine.registry import MODELS; print(MODELS.build(dict(type='RepVGG', arch='A0')).arch)"
+    )
+    assert done.stdout.startswith("Arch("), done.stderr
 
 
 def test_every_creator_is_public() -> None:

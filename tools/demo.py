@@ -1,41 +1,10 @@
 """Run the whole mission on real handwritten digits: pretrain, finetune, convert, prove, test, report.
 
-Example:
-    python tools/demo.py                          # PSPNet; what `make demo` does
-    python tools/demo.py detection                # Mask R-CNN; what `make demo-detection` does
-
-Exit code: 0 done; 1 the result is not what it has to be; 2 bad input or a step that failed.
+The same as ``repvgg-mm demo``.
 """
 
-import argparse
-import time
-from functools import partial
-from pathlib import Path
-
-from cli import CHECK_FAILED, DONE, InputError, run, user_input
-
-WORK_DIRS = {"segmentation": "work_dirs/demo", "detection": "work_dirs/demo_detection"}
-
-
-def main() -> int:
-    """Run one act of the demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", nargs="?", default="segmentation", choices=WORK_DIRS, help="default: segmentation")
-    parser.add_argument("--work-dir", help="folder for everything that is made (default: one of its own for each act)")
-    args = parser.parse_args()
-    work_dir = Path(args.work_dir or WORK_DIRS[args.act])
-    with user_input():
-        from repvgg_mm.demo import DETECTION, SEGMENTATION, StepFailed, run_act
-    act = {"segmentation": SEGMENTATION, "detection": DETECTION}[args.act]
-    start = time.perf_counter()
-    try:
-        with user_input():
-            good = run_act(act, Path(__file__).parents[1], work_dir, partial(print, flush=True))
-    except StepFailed as error:
-        raise InputError(str(error)) from error
-    print(f"took {time.perf_counter() - start:.0f} s")
-    return DONE if good else CHECK_FAILED
-
+from repvgg_mm.cli.command import run
+from repvgg_mm.cli.demo import main
 
 if __name__ == "__main__":
     run(main)

@@ -1,55 +1,10 @@
 """Run a checkpoint on images: pictures with classes, masks or boxes, and one JSON file with all results.
 
-Example:
-    python tools/infer.py photo.jpg --checkpoint deployed.pth                # the config is in the converted checkpoint
-    python tools/infer.py data/digits/segmentation/images/val --config configs/mask_rcnn_repvgg_digits.py \
-        --checkpoint work_dirs/mask_rcnn_repvgg_digits/epoch_2.pth --deploy --out-dir work_dirs/pictures
-
-Exit code: 0 done; 1 some images could not be read and were skipped; 2 bad input, nothing written.
+The same as ``repvgg-mm infer``.
 """
 
-import argparse
-import sys
-from pathlib import Path
-
-from cli import CHECK_FAILED, DONE, run, user_input
-
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or a folder of them")
-    parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint, trained or converted")
-    parser.add_argument("--deploy", action="store_true", help="convert the backbone in memory first")
-    parser.add_argument("--out-dir", default="work_dirs/infer", help="folder to write (default: %(default)s)")
-    parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Infer."""
-    args = parse_args()
-    with user_input():
-        from repvgg_mm.deploy.infer import RESULTS, UnreadableImage, infer_images, list_images, plan_pictures
-        from repvgg_mm.deploy.predictors import Prediction, build_predictor
-
-        images = list_images(args.images)
-        pictures = plan_pictures(images, Path(args.out_dir))
-        predictor = build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
-        pictures[0].parent.mkdir(parents=True, exist_ok=True)
-
-    def report(index: int, path: Path, outcome: Prediction | UnreadableImage) -> None:
-        if isinstance(outcome, UnreadableImage):
-            print(f"error: {path} is skipped: {outcome}", file=sys.stderr)
-        else:
-            print(f"[{index + 1}/{len(images)}] {path}: {outcome.summary}", flush=True)
-
-    about = {"checkpoint": args.checkpoint, "config": args.config, "deploy": args.deploy}
-    skipped = infer_images(predictor, images, pictures, about, report)
-    print(f"{len(images) - skipped} of {len(images)} images done: see {args.out_dir}/{RESULTS}")
-    return CHECK_FAILED if skipped else DONE
-
+from repvgg_mm.cli.command import run
+from repvgg_mm.cli.infer import main
 
 if __name__ == "__main__":
     run(main)

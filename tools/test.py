@@ -1,80 +1,10 @@
 """Test a checkpoint with the metrics of its config, in training or deployed form.
 
-Example:
-    python tools/test.py configs/pspnet_repvgg_digits.py work_dirs/digits/iter_600.pth
-    python tools/test.py configs/pspnet_repvgg_digits.py work_dirs/digits/iter_600.pth --deploy   # convert, then test
-    python tools/test.py deployed.pth                              # the config is in the converted checkpoint
-    python tools/test.py deployed.onnx                             # an exported file, run by the runtime it is made for
+The same as ``repvgg-mm test``.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
-from typing import TYPE_CHECKING
-
-from cli import DONE, run, user_input
-
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
-
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line; the flags mean what they mean in mmseg and mmdet."""
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", help="config file; without it the one inside the checkpoint is used")
-    parser.add_argument("checkpoint", help="checkpoint, trained or converted, or an exported file")
-    parser.add_argument("--deploy", action="store_true", help="convert the backbone in memory before testing")
-    parser.add_argument("--work-dir", help="folder for logs (default: work_dirs/<config>)")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override the config: key=value ...")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def build_runner(args: argparse.Namespace) -> Runner:
-    """Build the runner of a checkpoint, or of an exported file."""
-    from repvgg_mm.deploy.exported import is_exported
-    from repvgg_mm.engine.evaluate import build_test_runner
-
-    shared = {"work_dir": args.work_dir, "options": args.cfg_options}
-    if is_exported(args.checkpoint):
-        from repvgg_mm.deploy.evaluate import build_exported_runner
-
-        if args.launcher != "none" or args.deploy or args.trust_checkpoint:
-            raise ValueError(
-                f"{args.checkpoint} is deployed, holds no code, and is tested by one process: "
-                "leave --deploy, --trust-checkpoint and --launcher out"
-            )
-        return build_exported_runner(args.config, args.checkpoint, **shared)
-    return build_test_runner(
-        args.config,
-        args.checkpoint,
-        deploy=args.deploy,
-        launcher=args.launcher,
-        trust=args.trust_checkpoint,
-        **shared,
-    )
-
-
-def main() -> int:
-    """Test."""
-    with user_input():
-        from repvgg_mm.engine.launch import leave_processes
-
-        args = parse_args()
-        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-        runner = build_runner(args)
-    metrics = runner.test()
-    if runner.rank == 0:
-        for name, value in metrics.items():
-            print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-    leave_processes()
-    return DONE
-
+from repvgg_mm.cli.command import run
+from repvgg_mm.cli.test import main
 
 if __name__ == "__main__":
     run(main)

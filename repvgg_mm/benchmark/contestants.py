@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..archs import resolve_arch
 from ..models import RepVGGClassifier
-from ..models.archs import resolve_arch
 from ..reparam import RepVGGBlock
 
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..checkpoint import save_checkpoint
-from ..deploy.checkpoint import convert_checkpoint, write_conversion
+from ..convert.convert_checkpoint import convert_checkpoint, write_conversion
 from ..models import RepVGGClassifier
 from ..reparam import convert_state_dict
 from .results import Result, Spread
@@ -20,7 +20,7 @@ _STATUS = Path("/proc/self/status")
 _PEAK = f"int(re.search(r'VmHWM:\\s+(\\d+) kB', open('{_STATUS}').read())[1]) * 1024"
 _CONVERT_AND_PRINT_PEAK = f"""
 import re, sys
-from repvgg_mm.deploy.checkpoint import convert_checkpoint, write_conversion
+from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
 before = {_PEAK}
 write_conversion(convert_checkpoint(sys.argv[1]), sys.argv[2], force=True)
 print({_PEAK} - before)

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ..deploy.exported import Exported, open_exported
-from ..deploy.formats import quantize_onnx, write_onnx, write_openvino
-from ..deploy.network import Network
+from ..export.exported_file import Exported, open_exported
+from ..export.network import Network
+from ..export.writers import quantize_onnx, write_onnx, write_openvino
 from ..models import ImageClassifier
 from ..reparam.convert import switch_to_deploy
 from .cases import Setting, compare

@@ -2,8 +2,7 @@
 
 from .errors import CheckpointError
 from .io import StateDictLocation, check_writable, drop_placeholders, find_state_dict, load_checkpoint, save_checkpoint
-from .layouts import LAYOUTS, PEERS, from_ours, recognise, to_ours
-from .publish import publish
+from .key_layouts import LAYOUTS, PEERS, from_ours, recognise, to_ours
 from .stored_config import (
     check_buildable,
     find_config_text,
@@ -28,7 +27,6 @@ __all__ = [
     "from_ours",
     "load_checkpoint",
     "parse_config",
-    "publish",
     "recognise",
     "registered_only",
     "render_config",

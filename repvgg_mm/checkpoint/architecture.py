@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..models.archs import ARCHS, Arch
+from ..archs import ARCHS, Arch
 
 _KERNELS = ("rbr_dense.conv.weight", "rbr_reparam.weight")  # training and deployed form
 _SE = {"pre": "se", "post": "post_se"}

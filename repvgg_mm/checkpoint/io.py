@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..reparam.save import save_atomically
+from ..files import save_atomically
 from .errors import CheckpointError
-from .formats import archive_root, read_legacy, read_zip
 from .safetensors import SUFFIX, read_safetensors, write_safetensors
+from .torch_formats import archive_root, read_legacy, read_zip
 from .unpickle import Placeholder
 
 _WRAPPERS = ("state_dict", "model")  # mmengine, mmseg, mmdet and the authors' train.py; the authors' RepVGGplus

@@ -12,7 +12,7 @@ from ..reparam.convert import block_prefixes, convert_state_dict
 from .architecture import backbone_prefix, guess_arch
 from .errors import CheckpointError
 from .io import find_state_dict, load_checkpoint
-from .layouts import PEERS, from_ours, recognise, to_ours
+from .key_layouts import PEERS, from_ours, recognise, to_ours
 
 _SHOWN = 3
 

@@ -12,8 +12,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
 from torch.utils.data import Dataset, default_collate
 
-from ..engine.randomness import Draw
 from .listing import list_file, list_folders, read_classes
+from .sampling import Draw
 
 
 @DATASETS.register_module()

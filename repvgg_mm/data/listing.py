@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .devkit import list_ground_truth
+from .imagenet_devkit import list_ground_truth
 
 Samples = list[tuple[str, int]]  # path relative to the split's folder, class index
 _SHOWN = 3

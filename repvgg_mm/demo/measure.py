@@ -14,8 +14,9 @@ from torch import nn
 
 from ..benchmark.timing import Work, time_in_turn
 from ..checkpoint import find_state_dict, load_checkpoint
-from ..deploy.model_pair import ModelPair, pair_from_config
-from ..deploy.parity import Difference, compare_blocks
+from ..convert.model_pair import ModelPair, pair_from_config
+from ..convert.parity import compare_blocks
+from ..reparam.difference import Difference
 from ..report import DetectionExample, Example
 
 _REPEATS = 30

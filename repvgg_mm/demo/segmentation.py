@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..deploy.model_pair import ModelPair
-from ..deploy.parity import by_branches, fixed_input
+from ..convert.model_pair import ModelPair
+from ..reparam.difference import by_branches, fixed_input
 from ..report import Example
 from .act import Act, Metric
 from .measure import Sights, predict, time_both

@@ -1,6 +1,5 @@
-"""Training and testing: configs, processes, random numbers, metrics."""
+"""Training and testing: configs, processes, checks, metrics."""
 
 from .metrics import TopKAccuracy
-from .randomness import ReplaySampler, SeedTransforms
 
-__all__ = ["ReplaySampler", "SeedTransforms", "TopKAccuracy"]
+__all__ = ["TopKAccuracy"]

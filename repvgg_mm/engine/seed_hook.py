@@ -1,4 +1,4 @@
-"""The seed of what a model draws in training; why it is needed stands in ``randomness.py``."""
+"""The seed of what a model draws in training; why it is needed stands in ``data/sampling.py``."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from .randomness import mix_seed
+from ..data.sampling import mix_seed
 
 
 @HOOKS.register_module(force=True)

@@ -1,6 +1,6 @@
 """Architectures, backbone and classifiers."""
 
-from .archs import ARCHS, Arch
+from ..archs import ARCHS, Arch
 from .backbone import RepVGG
 from .classifier import ImageClassifier
 from .create import CREATORS, RepVGGClassifier

@@ -14,9 +14,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..archs import Arch, resolve_arch
 from ..reparam import RepVGGBlock
 from ..reparam.convert import switch_to_deploy
-from .archs import Arch, resolve_arch
 
 _NUM_STAGES = 4
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .archs import ARCHS
+from ..archs import ARCHS
 from .backbone import RepVGG
 from .plus import RepVGGplusClassifier
 

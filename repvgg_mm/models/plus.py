@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..archs import Arch
 from ..reparam.convert import TrainingOnly
-from .archs import Arch
 from .backbone import RepVGG
 
 AUX_PARTS = ("stage1", "stage2", "stage3_first")

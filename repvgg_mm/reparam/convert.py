@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..files import save_atomically
 from .block import RepVGGBlock
 from .branches import make_copyable
 from .fuse import BNParams, fuse_branches
-from .save import save_atomically
 
 _DENSE = "rbr_dense.conv.weight"
 _BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")

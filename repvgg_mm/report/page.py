@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from .charts import line_chart
+from .box_content import agreement_sentence, detection_rows
 from .content import Report
-from .detection import agreement_sentence, detection_rows
-from .errors import EPSILON, error_table, scientific
+from .error_table import EPSILON, error_table, scientific
+from .line_chart import line_chart
 from .markup import Markup, element, join
+from .mask_content import segmentation_rows
 from .pictures import labelled
-from .segmentation import segmentation_rows
 from .style import STYLE
 
 # The browser itself then refuses everything that is not in the file.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from repvgg_mm import ImageClassifier, RepVGG, RepVGGClassifier
 from repvgg_mm.checkpoint import CheckpointError, find_state_dict, load_checkpoint
-from repvgg_mm.checkpoint.layouts import LAYOUTS, PEERS, from_ours, recognise
+from repvgg_mm.checkpoint.key_layouts import LAYOUTS, PEERS, from_ours, recognise
 from repvgg_mm.checkpoint.pretrained import load_pretrained, load_weights
-from repvgg_mm.deploy.checkpoint import convert_checkpoint, rename_checkpoint, same_bits, write_conversion
+from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, rename_checkpoint, same_bits, write_conversion
 
 ROOT = Path(__file__).parents[2]
 IMAGE = image(1, 3, 64, 96)

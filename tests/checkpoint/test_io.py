@@ -28,7 +28,7 @@ from repvgg_mm.checkpoint import (
     parse_config,
     save_checkpoint,
 )
-from repvgg_mm.checkpoint.formats import LEGACY_MAGIC, LEGACY_PROTOCOL
+from repvgg_mm.checkpoint.torch_formats import LEGACY_MAGIC, LEGACY_PROTOCOL
 from repvgg_mm.checkpoint.unpickle import Placeholder
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from repvgg_mm.checkpoint import CheckpointError, find_state_dict, load_checkpoint, save_checkpoint
-from repvgg_mm.deploy.checkpoint import same_bits
+from repvgg_mm.convert.convert_checkpoint import same_bits
 
 
 @pytest.fixture(autouse=True)

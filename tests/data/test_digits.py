@@ -279,7 +279,7 @@ class TestTool:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run_tool(monkeypatch, str(tmp_path / "digits"), "--seed", "-1") == 2
-        assert capsys.readouterr() == ("", "make_digits: seed=-1: give 0 or more\n")
+        assert capsys.readouterr() == ("", "error: seed=-1: give 0 or more\n")
         assert list(tmp_path.iterdir()) == []
 
     def test_help_names_an_example(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

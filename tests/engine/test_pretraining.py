@@ -18,9 +18,9 @@ from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
 import repvgg_mm  # noqa: F401 (registers)
+from repvgg_mm.archs import ARCHS, resolve_arch
 from repvgg_mm.engine.config import load_config
-from repvgg_mm.engine.evaluate import build_test_runner
-from repvgg_mm.models.archs import ARCHS, resolve_arch
+from repvgg_mm.engine.testing import build_test_runner
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 HEAVY = ("B2", "B2g2", "B2g4", "B3", "B3g2", "B3g4", "D2se")

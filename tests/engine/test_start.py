@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from repvgg_mm import RepVGGClassifier
 from repvgg_mm.checkpoint import CheckpointError
-from repvgg_mm.checkpoint.layouts import from_ours
+from repvgg_mm.checkpoint.key_layouts import from_ours
 from repvgg_mm.engine.config import enable_amp
 from repvgg_mm.engine.start import check_start
 

@@ -10,8 +10,8 @@ from golden_fill import fill, image
 from torch import nn
 
 import repvgg_mm
-from repvgg_mm.deploy.parity import by_branches
 from repvgg_mm.models import CREATORS
+from repvgg_mm.reparam.difference import by_branches
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "official_repvgg.json").read_text())["archs"]
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

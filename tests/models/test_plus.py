@@ -18,8 +18,8 @@ from repvgg_mm import (
     whole_model_convert,
 )
 from repvgg_mm.checkpoint.pretrained import fill_backbone, load_weights
-from repvgg_mm.deploy.checkpoint import convert_checkpoint
-from repvgg_mm.deploy.parity import by_branches
+from repvgg_mm.convert.convert_checkpoint import convert_checkpoint
+from repvgg_mm.reparam.difference import by_branches
 
 SMALL = {"num_blocks": (1, 2, 4, 1), "width_multiplier": (0.125,) * 4, "se": "post", "plus": True}
 CLASSES = 5

@@ -1,0 +1,46 @@
+"""``repvgg-mm COMMAND ...``: one door to every command; ``tools/COMMAND.py ...`` is another to the same function."""
+
+import sys
+from importlib import import_module
+
+from .. import __version__
+from .command import BAD_INPUT, run
+
+COMMANDS = {
+    "train": "train a classifier, segmentor or detector by its config",
+    "test": "test a checkpoint or an exported file with the metrics of its config",
+    "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
+    "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
+    "infer": "run a checkpoint on images",
+    "benchmark": "measure speed and memory",
+    "demo": "run the whole mission on handwritten digits",
+    "make-digits": "make the demo's data set",
+}
+USAGE = "\n".join(
+    [
+        "usage: repvgg-mm COMMAND ...",
+        "",
+        "RepVGG as an OpenMMLab backbone: pretrain, finetune, convert, prove, deploy.",
+        "",
+        *(f"  {name:12} {text}" for name, text in COMMANDS.items()),
+        "",
+        "  --version    print the version",
+        "",
+        "repvgg-mm COMMAND --help tells more. python -m repvgg_mm COMMAND does the same.",
+    ]
+)
+
+
+def main() -> None:
+    """Run the command that the command line names; exits with its code."""
+    name, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("-h", "--help"):
+        print(USAGE)
+    elif name == "--version":
+        print(f"repvgg_mm {__version__}")
+    elif name in COMMANDS:
+        sys.argv = [f"repvgg-mm {name}", *rest]  # argparse names the program by it
+        run(import_module(f".{name.replace('-', '_')}", __package__).main)
+    else:
+        print(f"error: unknown command {name!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,1 @@
+"""Converting checkpoint files: read, convert, prove, write."""

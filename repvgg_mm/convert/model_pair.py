@@ -1,0 +1,111 @@
+"""Both forms of one model, built from an architecture's name or from a config, to compare them."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
+from torch import Tensor, nn
+
+from ..checkpoint import check_buildable, registered_only, set_deploy
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.pretrained import fill_backbone, load_weights
+from ..models import RepVGG
+from ..reparam import RepVGGBlock
+from ..reparam.difference import Difference
+from .parity import compare_models
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """One model in training and in deployed form.
+
+    Attributes:
+        train: training form.
+        deploy: deployed form.
+        backbone_only: whether the two are backbones, to be filled from a part of the weights.
+    """
+
+    train: nn.Module
+    deploy: nn.Module
+    backbone_only: bool
+
+    @property
+    def eps(self) -> float:
+        """What the blocks' batch normalisations add to the variance.
+
+        Raises:
+            ValueError: if the blocks don't share one value.
+        """
+        found = {
+            bn.eps for block in self.train.modules() if isinstance(block, RepVGGBlock) for bn in block.batch_norms()
+        }
+        if len(found) != 1:
+            raise ValueError(
+                f"the model's RepVGG blocks have the eps {sorted(found)}: exactly one value can be converted"
+            )
+        return found.pop()
+
+    def compare(self, weights: Mapping[str, Tensor], converted: Mapping[str, Tensor], source: str) -> Difference:
+        """Fill both forms and compare their outputs on the fixed input.
+
+        Args:
+            weights: state dict in training form.
+            converted: its deployed form.
+            source: where the weights come from, for messages.
+
+        Returns:
+            The difference.
+
+        Raises:
+            CheckpointError: if the weights don't fit the model.
+        """
+        load = fill_backbone if self.backbone_only else load_weights
+        load(self.train, weights, source)
+        load(self.deploy, converted, source)
+        return compare_models(self.train, self.deploy)
+
+
+def pair_from_arch(arch: str) -> ModelPair:
+    """Build the backbone of an architecture in both forms.
+
+    Args:
+        arch: name, as in ``RepVGG``.
+
+    Returns:
+        The pair.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    return ModelPair(RepVGG(arch), RepVGG(arch, deploy=True), backbone_only=True)
+
+
+def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:
+    """Build the whole model of a config in both forms.
+
+    Args:
+        cfg: config with ``model``, as plain data.
+        trusted: whether the user gave it; one found in a checkpoint may name registered classes only.
+
+    Returns:
+        The pair.
+
+    Raises:
+        CheckpointError: if the config does not describe a model with RepVGG, or may not be built.
+    """
+    cfg = dict(deepcopy(cfg))
+    if not trusted:
+        check_buildable(cfg)
+    import_modules_from_strings(**cfg.get("custom_imports", {"imports": []}))
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    with nullcontext() if trusted else registered_only():
+        train = MODELS.build(Config(cfg).model)  # Config: the libraries read their settings as attributes
+        if not set_deploy(cfg["model"]):
+            raise CheckpointError("the config has no model with type='RepVGG'")
+        deploy = MODELS.build(Config(cfg).model)
+    return ModelPair(train, deploy, backbone_only=False)

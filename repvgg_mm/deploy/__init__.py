@@ -1,1 +1,0 @@
-"""Deployment: converting checkpoints and proving that nothing changed."""

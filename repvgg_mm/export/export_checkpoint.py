@@ -1,0 +1,189 @@
+"""Exporting a checkpoint: read, convert, write for another runtime, run it there, compare."""
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..checkpoint import (
+    check_writable,
+    drop_placeholders,
+    find_dataset_meta,
+    find_state_dict,
+    load_checkpoint,
+    registered_only,
+    render_config,
+    set_deploy,
+)
+from ..checkpoint.errors import CheckpointError
+from ..checkpoint.pretrained import load_weights
+from ..engine.config import load_config
+from ..engine.testing import stored_config
+from ..reparam.convert import is_deployed, switch_to_deploy
+from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
+from .calibration import CalibrationImages
+from .exported_file import SUFFIXES, open_exported
+from .network import Network
+from .writers import Batches, describe_onnx, quantize_onnx, write_onnx, write_openvino
+
+_NEEDED = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("onnx", "onnxscript", "openvino")}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What became of an export.
+
+    Attributes:
+        files: the files written; none if the check failed.
+        outputs: names and shapes of the outputs.
+        difference: between the checkpoint, all branches computed by PyTorch, and the file in its runtime.
+        tolerance: limit of the relative difference; None in 8 bits, where only the metric tells.
+    """
+
+    files: list[Path]
+    outputs: dict[str, tuple[int, ...]]
+    difference: Difference
+    tolerance: float | None
+
+
+def export_checkpoint(
+    checkpoint: str,
+    out: str,
+    size: tuple[int, int],
+    batch: int = 1,
+    config: str | None = None,
+    int8: int = 0,
+    force: bool = False,
+    trust: bool = False,
+) -> Export:
+    """Write the network of a checkpoint for another runtime, its RepVGG blocks as plain convolutions.
+
+    Args:
+        checkpoint: trained or converted checkpoint.
+        out: file to write, ending in .onnx or .xml.
+        size: height and width of the images, pixels.
+        batch: images at a time.
+        config: config file; None takes the config inside the checkpoint, as data: nothing in it is run.
+        int8: quantise to 8 bits, calibrated with so many images of the config's training data; 0: stay in float32.
+        force: overwrite ``out``.
+        trust: unpickle the checkpoint, which may run code in it.
+
+    Returns:
+        The export. If the file's outputs differ too much from the checkpoint's, nothing was written.
+
+    Raises:
+        ValueError: if the checkpoint can't be exported, or the data do not fit.
+        ImportError: if a package is missing.
+        FileNotFoundError: if a file is missing.
+        FileExistsError: if ``out`` exists and may not be overwritten.
+    """
+    target = _check_target(out, int8, force)
+    model, cfg, about = _build(checkpoint, config, trust)
+    network = Network(model)
+    shape = (batch, 3, *size)
+    calibration: Batches = CalibrationImages(cfg, model, int8, shape) if int8 else []
+    probe = next(iter(calibration), fixed_input(shape))
+    try:
+        wanted = network.run_by_branches(probe)
+    except RuntimeError as error:  # sizes that don't meet again where a neck adds maps
+        raise ValueError(
+            f"--size {size[0]} {size[1]}: the network can't run on it, try multiples of 32: {error}"
+        ) from error
+    outputs = {name: tuple(tensor.shape) for name, tensor in zip(network.output_names(probe), wanted, strict=True)}
+    switch_to_deploy(model)
+    if int8:
+        print_log(f"8 bits: calibrating with {len(calibration) * batch} training images", logger="current")
+    with TemporaryDirectory(dir=target.parent, prefix=".export") as folder:
+        plain = Path(folder) / "float32.onnx"
+        write_onnx(network, probe, list(outputs), plain)
+        made = _finish(plain, calibration, about, Path(folder) / target.name)
+        difference = compare_outputs(wanted, open_exported(str(made))(probe))
+        tolerance = None if int8 else FLOAT_TOLERANCE
+        good = difference.relative <= (tolerance or float("inf"))  # NaN is not
+        files = _move(made, target) if good else []
+    return Export(files, outputs, difference, tolerance)
+
+
+def _move(made: Path, target: Path) -> list[Path]:
+    """Put the file, or both, in their place; a break between the two leaves no .xml with the wrong .bin."""
+    if target.suffix != ".xml":
+        return [made.replace(target)]
+    target.unlink(missing_ok=True)
+    return [made.with_suffix(".bin").replace(target.with_suffix(".bin")), made.replace(target)]
+
+
+def _check_target(out: str, int8: int, force: bool) -> Path:
+    """Refuse before long work what can't be written."""
+    target = Path(out)
+    if target.suffix not in SUFFIXES:
+        raise ValueError(f"{out}: end it in .onnx (ONNX Runtime, TensorRT) or .xml (OpenVINO)")
+    needed = _NEEDED[target.suffix] + (("nncf",) if int8 and target.suffix == ".xml" else ())
+    missing = [package for package in needed if find_spec(package) is None]
+    if missing:
+        raise ImportError(f"exporting to {target.suffix} needs {', '.join(missing)}: pip install 'repvgg_mm[deploy]'")
+    check_writable(target, force)
+    if target.suffix == ".xml":
+        check_writable(target.with_suffix(".bin"), force)
+    return target
+
+
+def _build(checkpoint: str, config: str | None, trust: bool) -> tuple[nn.Module, Config, dict[str, Any]]:
+    """Build the model in the form that the file has; return it with its config and what the export is to say."""
+    loaded = load_checkpoint(checkpoint, trust)
+    weights = find_state_dict(loaded).state_dict
+    cfg = load_config(config) if config else stored_config(loaded, checkpoint)
+    if not cfg.get("model"):
+        raise ValueError(f"{config or checkpoint}: the config has no model")
+    deployed = deepcopy(cfg.to_dict())
+    set_deploy(deployed)
+    if is_deployed(weights):
+        set_deploy(cfg.model)
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    with nullcontext() if config else registered_only():
+        model = MODELS.build(cfg.model)
+    load_weights(model, weights, checkpoint)
+    return model, cfg, _describe(deployed, loaded, config or checkpoint)
+
+
+def _describe(cfg: dict[str, Any], loaded: object, source: str) -> dict[str, Any]:
+    """Collect what the file is to say about itself; refuse before long work what it can't hold."""
+    dataset_meta, _ = drop_placeholders(find_dataset_meta(loaded))
+    try:
+        about = {"config": render_config(cfg), "preprocess": _preprocess(cfg)}
+        if dataset_meta:
+            about["dataset_meta"] = json.loads(json.dumps(dataset_meta))
+    except (CheckpointError, TypeError) as error:
+        raise ValueError(f"{source}: its config or dataset_meta can't go into the file: {error}") from error
+    return about
+
+
+def _preprocess(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the network takes: the order of the channels, and what was done to pixel values of 0 to 255."""
+    given = cfg["model"].get("data_preprocessor") or {}
+    loaded_as_bgr = cfg.get("default_scope") in ("mmseg", "mmdet")  # by mmcv; torchvision's images are RGB
+    swapped = given.get("bgr_to_rgb") or given.get("rgb_to_bgr") or False
+    channels = "BGR" if loaded_as_bgr != swapped else "RGB"
+    return {"channels": channels, **{key: given[key] for key in ("mean", "std") if key in given}}
+
+
+def _finish(plain: Path, calibration: Batches, about: Mapping[str, Any], path: Path) -> Path:
+    """Make the file wanted out of an .onnx file in float32."""
+    if path.suffix == ".xml":
+        write_openvino(plain, calibration, about, path)
+    else:
+        if calibration:
+            quantize_onnx(plain, calibration, path)
+        else:
+            plain.replace(path)
+        describe_onnx(path, about)
+    return path

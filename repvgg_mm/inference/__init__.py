@@ -1,0 +1,1 @@
+"""Inference: predictors, and running them over image files."""

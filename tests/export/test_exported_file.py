@@ -1,0 +1,146 @@
+"""Exported files: opening them, and testing them in the place of their network."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from command_lines import CLS, SEG, metrics, tool
+from export_models import DET, SIZES, save
+from helpers import image, randomize_bn
+
+from repvgg_mm.checkpoint.errors import CheckpointError
+from repvgg_mm.engine.testing import build_test_runner
+from repvgg_mm.export.export_checkpoint import export_checkpoint
+from repvgg_mm.export.exported_file import open_exported
+from repvgg_mm.export.exported_runner import build_exported_runner
+from repvgg_mm.export.network import Network, take_place
+
+
+class TestOpening:
+    def test_missing_half(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+        export_checkpoint(checkpoints[CLS], str(tmp_path / "a.xml"), (64, 64))
+        (tmp_path / "a.bin").unlink()
+        with pytest.raises(FileNotFoundError, match=r"a\.bin does not exist"):
+            open_exported(str(tmp_path / "a.xml"))
+
+    @pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
+    def test_garbage(self, name: str, tmp_path: Path) -> None:
+        for file in (name, "a.bin"):
+            (tmp_path / file).write_bytes(b"garbage")
+        with pytest.raises(CheckpointError, match=r"can't be read") as caught:
+            open_exported(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+    def test_another_shape(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+        export_checkpoint(checkpoints[CLS], str(tmp_path / "a.onnx"), (64, 64), batch=2)
+        exported = open_exported(str(tmp_path / "a.onnx"))
+        with pytest.raises(CheckpointError, match="takes images of 3 x 64 x 64, not 3 x 64 x 96"):
+            exported(torch.zeros(2, 3, 64, 96))
+        x = image(3, 3, 64, 64)
+        torch.testing.assert_close(exported(x)[0][2:], exported(x[2:])[0], rtol=1e-5, atol=1e-6)
+
+    def test_a_shape_that_is_not_fixed(self, tmp_path: Path) -> None:
+        info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, 8, 8]) for name in "xy"]
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", info[:1], info[1:])
+        opset = onnx.helper.make_opsetid("", 20)
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "a.onnx")
+        with pytest.raises(CheckpointError, match="N x 3 x 8 x 8: only a fixed shape"):
+            open_exported(str(tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize("config", SIZES)
+def test_takes_the_place_of_the_network(config: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
+    model = save(config, tmp_path / "model.pth").eval()
+    x = image(2, 3, 64, 96)
+    wanted = model(x, mode="tensor")
+    twin = randomize_bn(copy.deepcopy(model), seed=5)
+    take_place(twin, lambda images: list(Network(model)(images)), x)
+    torch.testing.assert_close(twin(x, mode="tensor"), wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_the_metric_of_the_file_is_that_of_the_checkpoint(
+    suffix: str, checkpoints: dict[str, str], digits: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    exported = tool("export", checkpoints[SEG], out, "--size", *SIZES[SEG], digits=digits)
+    assert exported.returncode == 0 and f"wrote {out}" in exported.stdout, exported.stderr
+    wanted = tool("test", checkpoints[SEG], "--work-dir", tmp_path / "a", digits=digits)
+    got = tool("test", out, "--work-dir", tmp_path / "b", digits=digits)
+    assert metrics(got) and metrics(got) == metrics(wanted)
+
+
+def predictions(config: str, checkpoint: str, tmp_path: Path, **options: Any) -> list[list[Any]]:
+    """What the checkpoint's own model and its exported file predict for the first batch of the test data."""
+    out = tmp_path / "out.onnx"
+    export_checkpoint(checkpoint, str(out), SIZES[config], **options)
+    named = {"visualizer.name": "predictions", "visualizer.type": "Visualizer"}  # no other test's run has that name
+    runners = [
+        build_test_runner(None, checkpoint, work_dir=str(tmp_path), options=named),
+        build_exported_runner(None, str(out), work_dir=str(tmp_path), options=named),
+    ]
+    return [runner.model.eval().test_step(next(iter(runner.test_dataloader))) for runner in runners]
+
+
+def test_the_boxes_of_the_file_are_those_of_the_checkpoint(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    wanted, got = predictions(DET, checkpoints[DET], tmp_path)
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert len(theirs.pred_instances) > 10
+        torch.testing.assert_close(ours.pred_instances.bboxes, theirs.pred_instances.bboxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(ours.pred_instances.scores, theirs.pred_instances.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_the_scores_of_the_file_are_those_of_the_checkpoint(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    wanted, got = predictions(CLS, checkpoints[CLS], tmp_path, batch=3)  # the last batch of the file is filled up
+    scores = [torch.stack([sample["scores"] for sample in samples]) for samples in (got, wanted)]
+    assert len(scores[1]) % 3 and scores[1].std(dim=0).max() > 1e-3
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
+
+
+class TestTestingAFile:
+    def runner(self, path: Path, **options: Any) -> None:
+        build_exported_runner(None, str(path), work_dir=str(path.parent), options=options)
+
+    def test_of_another_order_of_classes(self, checkpoints: dict[str, str], tmp_path: Path, digits: Path) -> None:
+        export_checkpoint(checkpoints[CLS], str(tmp_path / "out.onnx"), (64, 64))
+        root = tmp_path / "classification"
+        shutil.copytree(digits / "classification", root)
+        for split in ("train", "val"):
+            (root / split / "0").rename(root / split / "zero")
+        with pytest.raises(ValueError, match="trained with class 0 = '0'; in the data it is '1'"):
+            self.runner(tmp_path / "out.onnx", data_root=str(root))
+
+    def test_with_the_config_of_another_model(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+        export_checkpoint(checkpoints[CLS], str(tmp_path / "out.onnx"), (64, 64))
+        with pytest.raises(ValueError, match=r"\(1, 10\).*\(1, 5\).*give the config that it was exported with"):
+            self.runner(tmp_path / "out.onnx", **{"model.num_classes": 5})
+
+
+class TestCommandLines:
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            (["missing.pth", "out.onnx", "--size", 64, 64], "missing.pth"),
+            (["missing.pth", "out.onnx", "--size", 0, 64], "too small"),
+            (["missing.pth", "out.onnx"], "--size"),
+        ],
+    )
+    def test_bad_export(self, arguments: list[Any], message: str, digits: Path) -> None:
+        done = tool("export", *arguments, digits=digits)
+        assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+
+    def test_bad_test(self, checkpoints: dict[str, str], digits: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out.onnx"
+        export_checkpoint(checkpoints[CLS], str(out), (64, 96))
+        for arguments, message in (
+            ([tmp_path / "missing.xml"], "missing.xml does not exist"),
+            ([out, "--launcher", "pytorch"], "leave --deploy, --trust-checkpoint and --launcher out"),
+            ([out, "--deploy"], "leave --deploy, --trust-checkpoint and --launcher out"),
+            ([out], "takes images of 3 x 64 x 96, not 3 x 64 x 64"),
+        ):
+            done = tool("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
+            assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr

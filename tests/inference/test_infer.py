@@ -1,0 +1,247 @@
+"""tools/infer.py for all three tasks, on good and on broken images."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import image as random_tensor
+from helpers import randomize_bn
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+
+from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = [str(digit) for digit in range(10)]
+SURE = 7  # the class that the models below are made to be sure of
+# Config, the bias that decides over the classes, and the classes.
+TASKS: dict[str, tuple[str, str, list[str]]] = {
+    "classification": ("repvgg_digits", "linear.bias", DIGITS),
+    "segmentation": ("pspnet_repvgg_digits", "decode_head.conv_seg.bias", ["background", *DIGITS]),
+    "detection": ("mask_rcnn_repvgg_digits", "roi_head.bbox_head.fc_cls.bias", DIGITS),
+}
+
+
+def config_of(task: str) -> Path:
+    return ROOT / f"configs/{TASKS[task][0]}.py"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint a task, as mmengine saves them, of a model that gives one class to everything."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for task, (_, bias, classes) in TASKS.items():
+        cfg = Config.fromfile(config_of(task))
+        cfg.model.backbone.init_cfg = None
+        init_default_scope(cfg.default_scope)
+        torch.manual_seed(0)
+        model = randomize_bn(MODELS.build(cfg.model))
+        model.get_parameter(bias).data[SURE] = 50.0
+        palette = [[20 * index, 255 - 20 * index, 90] for index in range(len(classes))]
+        meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple(classes), "palette": palette}}
+        torch.save({"meta": meta, "state_dict": model.state_dict()}, folder / f"{task}.pth")
+        write_conversion(convert_checkpoint(str(folder / f"{task}.pth")), str(folder / f"{task}_deployed.pth"))
+    return {path.stem: path for path in folder.glob("*.pth")}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with two images of different sizes and a file that is none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, (height, width) in {"wide.png": (96, 160), "tall.JPG": (130, 70)}.items():
+        pixels = random_tensor(height, width, 3, seed=height).mul(40).add(128).clamp(0, 255)
+        Image.fromarray(pixels.numpy().astype(np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image", encoding="utf-8")
+    return folder
+
+
+def infer(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
+    monkeypatch.syspath_prepend(ROOT / "tools")  # as Python does for a script
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "tools/infer.py"), run_name="__main__")
+    return int(stop.value.code or 0)
+
+
+def results(out: Path) -> dict[str, Any]:
+    return json.loads((out / "results.json").read_text(encoding="utf-8"))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.mark.parametrize("form", ["trained", "deploy", "converted"])
+@pytest.mark.parametrize("task", TASKS)
+def test_folder(
+    task: str,
+    form: str,
+    checkpoints: dict[str, Path],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = checkpoints[f"{task}_deployed" if form == "converted" else task]
+    how = {"trained": [], "deploy": ["--deploy", "--config", config_of(task)], "converted": []}[form]
+    assert infer(monkeypatch, images, "--checkpoint", checkpoint, "--out-dir", tmp_path / "out", *how) == 0
+    shown = capsys.readouterr().out
+    assert f"[1/2] {images}/tall.JPG" in shown and f"[2/2] {images}/wide.png" in shown
+    assert sorted(path.name for path in (tmp_path / "out/pictures").iterdir()) == ["tall.png", "wide.png"]
+    found = results(tmp_path / "out")
+    assert found["task"] == task and found["classes"] == TASKS[task][2] and found["skipped"] == []
+    assert [entry["file"] for entry in found["images"]] == [str(images / "tall.JPG"), str(images / "wide.png")]
+    name = TASKS[task][2][SURE]
+    for entry in found["images"]:
+        original, picture = pixels(Path(entry["file"])), pixels(tmp_path / "out" / entry["picture"])
+        check_result(task, entry, name, tmp_path / "out", original.shape[:2])
+        if task == "classification":  # enlarged, so that the label has room
+            original = np.asarray(Image.fromarray(original).resize(picture.shape[1::-1]))
+        assert picture.shape == original.shape and (picture != original).any()
+
+
+def check_result(task: str, entry: dict[str, Any], name: str, out: Path, size: tuple[int, ...]) -> None:
+    """Everything must be of the class that the model is sure of."""
+    if task == "classification":
+        assert entry["classes"][0] == {"label": name, "class_id": SURE, "score": pytest.approx(1)}
+        assert len(entry["classes"]) == 5
+    elif task == "segmentation":
+        assert entry["shares"] == {name: 1.0}
+        mask = np.asarray(Image.open(out / entry["mask"]))
+        assert mask.shape == size and (mask == SURE).all()
+    else:
+        from pycocotools import mask as coco_mask
+
+        assert entry["objects"]
+        for one in entry["objects"]:
+            assert one["label"] == name and one["class_id"] == SURE and one["score"] > 0.99
+            x1, y1, x2, y2 = one["bbox"]
+            assert 0 <= x1 <= x2 <= size[1] and 0 <= y1 <= y2 <= size[0]
+            assert coco_mask.decode(one["mask"]).shape == size
+
+
+def test_detections_are_those_of_mmdet(
+    checkpoints: dict[str, Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmdet.apis import inference_detector, init_detector
+
+    path = images / "wide.png"
+    assert infer(monkeypatch, path, "--checkpoint", checkpoints["detection"], "--out-dir", tmp_path / "out") == 0
+    detector = init_detector(str(config_of("detection")), str(checkpoints["detection"]), device="cpu")
+    wanted = inference_detector(detector, str(path)).pred_instances
+    objects = results(tmp_path / "out")["images"][0]["objects"]
+    torch.testing.assert_close(torch.tensor([one["bbox"] for one in objects]), wanted.bboxes)
+    torch.testing.assert_close(torch.tensor([one["score"] for one in objects]), wanted.scores)
+
+
+def test_unreadable_files_are_named_and_skipped(
+    checkpoints: dict[str, Path],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = (images / "wide.png").read_bytes()
+    (images / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (images / "empty.jpg").touch()
+    (images / "text.png").write_text("no image", encoding="utf-8")
+    arguments = (images, tmp_path / "missing.png", "--checkpoint", checkpoints["classification"])
+    assert infer(monkeypatch, *arguments, "--out-dir", tmp_path / "out") == 1
+    errors = capsys.readouterr().err.splitlines()
+    bad = [images / "cut.png", images / "empty.jpg", images / "text.png", tmp_path / "missing.png"]
+    assert [line.split(" is skipped: ")[0] for line in errors if "is skipped" in line] == [f"error: {x}" for x in bad]
+    found = results(tmp_path / "out")
+    assert [entry["file"] for entry in found["skipped"]] == list(map(str, bad))
+    assert len(found["images"]) == 2
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(
+    checkpoints: dict[str, Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "wide.png").write_bytes((images / "wide.png").read_bytes())
+    arguments = (images / "wide.png", other, "--checkpoint", checkpoints["classification"])
+    assert infer(monkeypatch, *arguments, "--out-dir", tmp_path / "out") == 0
+    pictures = [entry["picture"] for entry in results(tmp_path / "out")["images"]]
+    assert pictures == ["pictures/wide.png", "pictures/wide_2.png"]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("no checkpoint", "no such checkpoint file"),
+        ("no config", "does not exist"),
+        ("empty folder", "holds no image"),
+        ("other config", "fills"),
+        ("bare weights", "holds no config"),
+        ("would overwrite", "choose another --out-dir"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    case: str,
+    words: str,
+    checkpoints: dict[str, Path],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good, out = checkpoints["classification"], tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    torch.save(torch.load(good, weights_only=True)["state_dict"], tmp_path / "bare.pth")
+    arguments: list[object] = {
+        "no checkpoint": [images, "--checkpoint", tmp_path / "none.pth"],
+        "no config": [images, "--checkpoint", good, "--config", tmp_path / "none.py"],
+        "empty folder": [tmp_path / "empty", "--checkpoint", good],
+        "other config": [images, "--checkpoint", good, "--config", config_of("segmentation")],
+        "bare weights": [images, "--checkpoint", tmp_path / "bare.pth"],
+        "would overwrite": [tmp_path / "out/pictures/wide.png", "--checkpoint", good],
+    }[case]
+    assert infer(monkeypatch, *arguments, "--out-dir", out) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and words in errors[0]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_bare_weights_take_the_classes_of_the_config(
+    task: str, checkpoints: dict[str, Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(torch.load(checkpoints[task], weights_only=True)["state_dict"], tmp_path / "bare.pth")
+    config = tmp_path / "config.py"
+    added = (
+        "\ntest_dataloader = dict(dataset=dict(classes=[str(i) for i in range(10)]))\n"
+        if task == "classification"
+        else ""
+    )
+    config.write_text(f'_base_ = "{config_of(task)}"{added}', encoding="utf-8")
+    arguments = (images, "--checkpoint", tmp_path / "bare.pth", "--config", config, "--out-dir", tmp_path / "out")
+    assert infer(monkeypatch, *arguments) == 0
+    assert results(tmp_path / "out")["classes"] == TASKS[task][2]
+
+
+def test_stored_config_cannot_run_code(
+    checkpoints: dict[str, Path],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loaded = torch.load(checkpoints["detection"], weights_only=True)
+    text = loaded["meta"]["cfg"]
+    loaded["meta"]["cfg"] = text.replace("type='LoadImageFromFile'", "type='os.system', command='touch hacked'")
+    assert loaded["meta"]["cfg"] != text
+    torch.save(loaded, tmp_path / "hostile.pth")
+    monkeypatch.chdir(tmp_path)
+    assert infer(monkeypatch, images, "--checkpoint", tmp_path / "hostile.pth", "--out-dir", tmp_path / "out") == 2
+    assert "is not the name of a registered class" in capsys.readouterr().err
+    assert not (tmp_path / "hacked").exists()
