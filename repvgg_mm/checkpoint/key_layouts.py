@@ -192,7 +192,7 @@ def _rename(
         kept = OrderedDict((name, entry) for name, entry in versions.items() if not f"{name}.".startswith(wrapper))
         for name, entry in versions.items():
             bare = f"{name}.".removeprefix(wrapper)
-            if not name or f"{name}.".startswith(wrapper) and _OTHER_PARTS.match(bare):
+            if not name or (f"{name}.".startswith(wrapper) and _OTHER_PARTS.match(bare)):
                 kept[f"{kept_wrapper}{bare}"[:-1] if name else ""] = entry
         vars(renamed)["_metadata"] = kept
     return renamed
