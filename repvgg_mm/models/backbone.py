@@ -25,7 +25,8 @@ _NUM_STAGES = 4
 class RepVGG(BaseModule):
     """Plain stack of RepVGG blocks that returns the feature maps of the chosen stages.
 
-    Weights and feature maps are in ``torch.channels_last``, whatever the images come in: there is nothing to switch on.
+    Feature maps are in ``torch.channels_last``, whatever the images come in: there is nothing to switch on. Weights are
+    contiguous, as ``parameters_to_vector``, ``LBFGS`` and ``torch.nn.utils.prune`` need them.
 
     Args:
         arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'``, ``'plus-L2pse'`` or a dict with the fields of ``Arch``.
@@ -83,7 +84,6 @@ class RepVGG(BaseModule):
             blocks = self._build_blocks(channels, width, stride, per_block[index], layer)
             self._add_stage(self.arch.parts[index + 1], blocks)
             channels, layer = width, layer + len(blocks)
-        self.to(memory_format=torch.channels_last)
         self._freeze()
 
     def _build_blocks(

@@ -8,7 +8,6 @@ Source: the authors' repository, github.com/DingXiaoH/RepVGG (MIT licence), ``re
 from collections import OrderedDict
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from ..archs import Arch
@@ -36,7 +35,6 @@ class AuxiliaryHead(nn.Sequential, TrainingOnly):
             )
         )
         super().__init__(conv_bn_relu, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
-        self.to(memory_format=torch.channels_last)
 
 
 def add_auxiliary_heads(model: nn.Module, arch: Arch, num_classes: int) -> None:
