@@ -22,8 +22,8 @@ from .errors import CheckpointError
 
 _TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
-# The first digits of the SHA-256, as torch.hub, OpenMMLab and our own ``--publish`` write them before the suffix; all 64
-# of them may stand alone. Eight digits that are a date (2022-12-13) are a date.
+# The first digits of the SHA-256, as torch.hub, OpenMMLab and our own ``--publish`` write them before the suffix; all
+# 64 may stand alone. Eight digits that are a date are a date.
 _HASH = re.compile(r"(?:-([0-9a-f]{8,64})|(?:^|[._])([0-9a-f]{64}))\.")
 _DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 
@@ -88,6 +88,6 @@ def _receive(address: object, path: Path) -> None:
     wanted, found = hash_in_name(name), digest.hexdigest()
     if wanted and not found.startswith(wanted):
         raise CheckpointError(
-            f"{address}: its name says SHA-256 {wanted}, the file received has {found[: len(wanted)]}: it was damaged or "
-            "replaced on the way"
+            f"{address}: its name says SHA-256 {wanted}, the file received has {found[: len(wanted)]}: it was damaged "
+            "or replaced on the way"
         )

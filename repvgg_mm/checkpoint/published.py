@@ -104,4 +104,5 @@ def _from_hub(repository: str) -> str:
     try:
         return hf_hub_download(repository, "model.safetensors", endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:  # of that library, of its http client, of the system
-        raise CheckpointError(f"cannot download {repository} from the hub: {' '.join(str(error).split())}") from error
+        reason = next(iter(str(error.__cause__ or error).splitlines()), "")  # what it says itself hides the cause
+        raise CheckpointError(f"cannot download {repository} from the hub: {reason}") from error

@@ -1,8 +1,8 @@
 """Weights for images of three channels in a network for images of another number.
 
 Only the first convolution knows how many there are. What is done with it is what timm does (``adapt_input_conv``): the
-sum over red, green and blue for gray images, the three repeated and scaled down for more channels, so that an image
-whose channels are all alike gives the features that it gave before.
+sum over red, green and blue for gray images, which gives the features that the image gave with three like channels;
+the three repeated for more channels, and scaled so that the features keep their size.
 """
 
 from collections import OrderedDict
