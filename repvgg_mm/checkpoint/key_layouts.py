@@ -202,7 +202,7 @@ def _table(layout: str, our_prefix: str, their_prefix: str, depth: int) -> dict[
     """Make the table of a network with up to ``depth`` blocks in a stage: our key -> theirs."""
     ours, theirs = _LAYOUTS["repvgg_mm"], _LAYOUTS[layout]
     pairs = zip(_blocks(ours, depth), _blocks(theirs, depth), strict=True)
-    blocks = [(our_key, their_key) for our_key, their_key in pairs if their_key is not None]
+    blocks = [(our_key, their_key) for our_key, their_key in pairs if our_key and their_key]
     others = [(f"{ours.linear}.{tensor}", f"{theirs.linear}.{tensor}") for tensor in _BIASED]
     if layout not in PEERS:
         plus = ["stage0", *(f"{stage}.{index}" for stage in _PLUS_STAGES for index in range(depth))]

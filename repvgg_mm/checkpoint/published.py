@@ -40,8 +40,8 @@ def local_file(checkpoint: str) -> str:
     if scheme in ("http", "https"):
         return str(download(checkpoint))
     if scheme not in _PUBLISHERS:
-        known = ", ".join(f"{choice}://" for choice in ("http", "https", *_PUBLISHERS))
-        raise CheckpointError(f"{checkpoint}: {scheme}:// is unknown: choose a path, or one of {known}")
+        schemes = ", ".join(f"{choice}://" for choice in ("http", "https", *_PUBLISHERS))
+        raise CheckpointError(f"{checkpoint}: {scheme}:// is unknown: choose a path, or one of {schemes}")
     known = published_weights()[scheme]
     if name not in known:
         nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0))
@@ -100,7 +100,7 @@ def _from_hub(repository: str) -> str:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise ImportError("weights of timm need huggingface_hub: pip install huggingface_hub safetensors") from error
+        raise ImportError("weights of timm need huggingface_hub: pip install 'repvgg_mm[hub]'") from error
     try:
         return hf_hub_download(repository, "model.safetensors", endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:  # of that library, of its http client, of the system

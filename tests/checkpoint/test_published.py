@@ -75,7 +75,9 @@ def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        with pytest.raises(CheckpointError, match=r"^cannot download timm/repvgg_a0\.rvgg_in1k from the hub: .+refused.*$"):
+        with pytest.raises(
+            CheckpointError, match=r"^cannot download timm/repvgg_a0\.rvgg_in1k from the hub: .+refused.*$"
+        ):
             load_pretrained(RepVGG(SMALL_ARCH), "timm://repvgg_a0.rvgg_in1k")
 
 
