@@ -44,6 +44,8 @@ def download(address: str) -> Path:
     if not name:
         raise CheckpointError(f"{address} names no file")
     path = Path(torch.hub.get_dir(), "checkpoints", sha256(address.encode()).hexdigest()[:16], name)
+    if path.exists():  # whole, as it was moved there; the folder may be read-only
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / ".lock"):  # of several processes one downloads

@@ -108,7 +108,6 @@ _KINDS = {
     "rbr_reparam.": "a deployed RepVGG (rbr_reparam; build with deploy=True, or take the training weights)",
     ".branch_3x3.": "a RepVGG of mmpretrain",
     ".conv_kxk.": "a RepVGG of timm",
-    ".0.rbr_dense.": "a RepVGG of ZCls",
     "layer1.0.conv": "a ResNet",
     "blocks.0.attn.": "a vision transformer",
 }

@@ -92,3 +92,12 @@ def test_a_hub_folder_that_is_a_file_is_one_line(server: FileServer, hub: Path) 
 
 def test_the_hub_folder_is_torchs(hub: Path) -> None:
     assert torch.hub.get_dir() == str(hub)
+
+
+def test_what_is_there_needs_no_lock(server: FileServer, hub: Path) -> None:
+    """The folder may be read-only by now."""
+    server.files["/w.pth"] = b"weights"
+    lock = download(f"{server.address}/w.pth").with_name(".lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    assert download(f"{server.address}/w.pth").read_bytes() == b"weights"

@@ -110,6 +110,14 @@ def test_a_wrapper_that_the_model_has_too_stays() -> None:
         load_weights(nn.Linear(1, 1), {"a.weight": torch.ones(1, 1), "b.bias": torch.ones(1)}, "w.pth")
 
 
+@pytest.mark.parametrize("prefix", [None, "backbone.", "backbone.timm_model."])
+def test_timm_inside_of_mmpretrains_wrapper(prefix: str | None) -> None:
+    source, target = backbone(1), backbone(2)
+    theirs = {f"backbone.timm_model.{key}": t for key, t in from_ours(source.state_dict(), "timm").items()}
+    fill_backbone(target, {**theirs, "decode_head.conv_seg.weight": torch.ones(1)}, "w.pth", prefix)
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("prefix", [None, "student.", "student.backbone."])
 def test_a_prefix_is_what_the_file_says(prefix: str | None) -> None:
     source, target = backbone(1), backbone(2)
