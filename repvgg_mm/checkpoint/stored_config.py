@@ -25,6 +25,8 @@ _MODULE = re.compile(r"(?:repvgg_mm|mmseg|mmdet|mmpretrain)(?:\.[A-Za-z_]\w*)*")
 _HARMLESS = re.compile(r"(?!.*\.(?:py|pth?|pkl|ckpt|bin|json|ya?ml)$)[\w .,+-]*")
 _WEIGHT_KEYS = ("init_cfg", "pretrained")  # read by init_weights() alone, never while building
 _WIDTH = 110
+_LONGEST = 150_000  # characters; configs have 5,000 to 50,000, and parsing takes up to 14 s for a million
+_LARGEST_BITS = 1000  # of an integer: Python refuses to print very large ones
 
 
 def find_config_text(checkpoint: object) -> str | None:
@@ -82,12 +84,16 @@ def parse_config(text: str) -> dict[str, Any]:
             if name == "_base_" or len(statement.targets) > 1:
                 raise _refusal(statement)
             cfg[name] = _literal(statement.value)
-    except (RecursionError, MemoryError, TypeError) as error:  # nested too deeply; a list as a key
+    except CheckpointError:
+        raise
+    except (RecursionError, MemoryError, TypeError, ValueError) as error:  # too deep; a list as a key; endless digits
         raise CheckpointError(f"the stored config cannot be read ({type(error).__name__})") from None
     return cfg
 
 
 def _parse(text: str) -> list[ast.stmt]:
+    if len(text) > _LONGEST:
+        raise CheckpointError(f"the stored config has {len(text)} characters, more than the {_LONGEST} that are read")
     try:
         return ast.parse(text).body
     except SyntaxError as error:
@@ -105,7 +111,9 @@ def _refusal(node: ast.AST) -> CheckpointError:
 def _literal(node: ast.expr) -> Any:
     """Turn one expression into its value."""
     match node:
-        case ast.Constant(value=str() | int() | float() | None):
+        case ast.Constant(value=str() | float() | None):
+            return node.value
+        case ast.Constant(value=int()) if node.value.bit_length() <= _LARGEST_BITS:
             return node.value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float()) | ast.Name()):
             return -_literal(node.operand)
