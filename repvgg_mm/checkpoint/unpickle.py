@@ -220,7 +220,9 @@ class PlainUnpickler(pickle._Unpickler):
     def _charge(self, name: str, args: tuple[Any, ...]) -> None:
         """Count what a call builds: without this, five bytes could copy the largest text of the file, or a tensor."""
         self._budget -= _TENSOR_COST if name.startswith("torch._utils.") else _COST
-        self._budget -= sum(len(arg) for arg in args[:_MOST_ARGS] if isinstance(arg, Sized) and not isinstance(arg, Tensor))
+        self._budget -= sum(
+            len(arg) for arg in args[:_MOST_ARGS] if isinstance(arg, Sized) and not isinstance(arg, Tensor)
+        )
         if self._budget < 0 or len(args) > _MOST_ARGS:
             raise pickle.UnpicklingError("it builds more than a file of its size can hold")
 
