@@ -81,10 +81,7 @@ def _rebuild_tensor(
     """Cut a tensor out of its storage; `as_strided` checks that it lies inside. Hooks would be code: not kept."""
     if metadata:
         raise pickle.UnpicklingError("conjugate and negative views are not supported")
-    tensor = flat.as_strided(size, stride, offset)
-    if math.prod(size) > flat.numel():  # a stride of 0 would make one number a tensor of any size
-        raise pickle.UnpicklingError(f"a tensor of shape {size!s:.80} is larger than its storage of {flat.numel()}")
-    return tensor.detach().requires_grad_(requires_grad)
+    return flat.as_strided(size, stride, offset).detach().requires_grad_(requires_grad)
 
 
 def _rebuild_tensor_v3(
@@ -216,6 +213,8 @@ class PlainUnpickler(pickle._Unpickler):
             self._charge(function.name, args)
             missing = next((arg for arg in args if type(arg) is Placeholder), None)
             self.stack.append(builder(*args) if missing is None else missing)
+            if type(self.stack[-1]) is Tensor:  # a stride of 0 makes one number a tensor of any size
+                self._budget -= max(0, math.prod(self.stack[-1].shape) - len(self.stack[-1].untyped_storage()))
 
     def _charge(self, name: str, args: tuple[Any, ...]) -> None:
         """Count what a call builds: without this, five bytes could copy the largest text of the file, or a tensor."""
