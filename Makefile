@@ -49,6 +49,7 @@ test-peers: .peers/.ready
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 types: $(READY)
 	$(VENV)/bin/mypy

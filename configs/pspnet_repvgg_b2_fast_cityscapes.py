@@ -1,19 +1,5 @@
 # tools/dist_train.sh configs/pspnet_repvgg_b2_fast_cityscapes.py 8
 # PSPNet on RepVGG-B2, dilated only in its last five layers. Recipe: RepVGG paper, section 4.4 (arXiv:2101.03697).
 # Not trained here (needs Cityscapes and GPUs).
-_base_ = [
-    "_base_/pspnet.py",
-    "_base_/cityscapes.py",
-    "_base_/schedule_pspnet_40e.py",
-    "_base_/seg_runtime.py",
-]
-model = dict(
-    backbone=dict(
-        arch="B2",
-        dilations=(1, 1, (1,) * 12 + (2,) * 4, (4,)),
-        init_cfg=dict(type="Pretrained", checkpoint="pretrained/RepVGG-B2-train.pth"),
-    ),
-    decode_head=dict(in_channels=2560),
-    auxiliary_head=dict(in_channels=640),
-    test_cfg=dict(mode="slide", crop_size=(713, 713), stride=(476, 476)),
-)
+_base_ = "pspnet_repvgg_b2_cityscapes.py"
+model = dict(backbone=dict(dilations=(1, 1, (1,) * 12 + (2,) * 4, (4,))))

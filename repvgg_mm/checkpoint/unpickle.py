@@ -207,22 +207,23 @@ class PlainUnpickler(pickle._Unpickler):
         if type(function) is not Placeholder or type(args) is not tuple:
             raise pickle.UnpicklingError(f"a call of a {type(function).__name__}")
         builder = _BUILDERS.get(function.name)
+        if builder is not None and len(args) > _MOST_ARGS:
+            raise pickle.UnpicklingError(f"a call with {len(args)} arguments")
         if builder is None:
             self.stack.append(Placeholder(function.name, args))
         else:
-            self._charge(function.name, args)
+            # Without this, five bytes could copy the longest text of the file, or make one number a tensor of any size.
+            self._spend(_TENSOR_COST if function.name.startswith("torch._utils.") else _COST)
+            self._spend(sum(len(arg) for arg in args if isinstance(arg, Sized) and not isinstance(arg, Tensor)))
             missing = next((arg for arg in args if type(arg) is Placeholder), None)
-            self.stack.append(builder(*args) if missing is None else missing)
-            if type(self.stack[-1]) is Tensor:  # a stride of 0 makes one number a tensor of any size
-                self._budget -= max(0, math.prod(self.stack[-1].shape) - len(self.stack[-1].untyped_storage()))
+            result = builder(*args) if missing is None else missing
+            if type(result) is Tensor:
+                self._spend(max(0, math.prod(result.shape) - len(result.untyped_storage())))
+            self.stack.append(result)
 
-    def _charge(self, name: str, args: tuple[Any, ...]) -> None:
-        """Count what a call builds: without this, five bytes could copy the largest text of the file, or a tensor."""
-        self._budget -= _TENSOR_COST if name.startswith("torch._utils.") else _COST
-        self._budget -= sum(
-            len(arg) for arg in args[:_MOST_ARGS] if isinstance(arg, Sized) and not isinstance(arg, Tensor)
-        )
-        if self._budget < 0 or len(args) > _MOST_ARGS:
+    def _spend(self, cost: int) -> None:
+        self._budget -= cost
+        if self._budget < 0:
             raise pickle.UnpicklingError("it builds more than a file of its size can hold")
 
     def _call_with_keywords(self) -> None:

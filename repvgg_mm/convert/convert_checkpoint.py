@@ -29,12 +29,9 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..reparam.convert import block_prefixes, convert_state_dict, nothing_to_convert
-from ..reparam.difference import Difference
+from ..reparam.difference import FLOAT_TOLERANCE, TOLERANCE, Difference
 from .publish import publish
 
-# Limits of the relative difference of outputs. Half-precision weights are rounded once more after fusing.
-TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-1}
-FLOAT_TOLERANCE = 1e-4
 DEFAULT_EPS = 1e-5
 
 

@@ -13,10 +13,9 @@ from mmengine.logging import print_log
 
 from ..checkpoint import check_writable, drop_placeholders, render_config, set_deploy
 from ..checkpoint.errors import CheckpointError
-from ..convert.convert_checkpoint import FLOAT_TOLERANCE
 from ..engine.gate import Opened, open_model
 from ..reparam.convert import switch_to_deploy
-from ..reparam.difference import Difference, compare_outputs, fixed_input
+from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
 from .calibration import CalibrationImages
 from .exported_file import SUFFIXES, open_exported
 from .network import Network

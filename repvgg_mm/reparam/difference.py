@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .block import RepVGGBlock
 
+# Limits of the relative difference of outputs. Half-precision weights are rounded once more after fusing.
+TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-1}
+FLOAT_TOLERANCE = 1e-4
 INPUT_SHAPE = (1, 3, 128, 192)
 
 
