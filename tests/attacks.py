@@ -61,7 +61,7 @@ def changed(cfg: Mapping[str, Any], place: str, value: object) -> dict[str, Any]
 
 
 def write(path: Path, cfg: Mapping[str, Any], weights: Mapping[str, Any] | None = None, **more: Any) -> str:
-    """A training checkpoint as mmengine writes it, around a config; more entries, or others, for ``meta`` and beside."""
+    """A training checkpoint as mmengine writes it, around a config, with other entries in ``meta`` and beside it."""
     if weights is None:
         torch.manual_seed(0)
         weights = MODELS.build(deepcopy(dict(cfg)["model"])).state_dict()

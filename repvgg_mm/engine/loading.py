@@ -137,6 +137,8 @@ class _Numbers:
                 logs, counts = found.state["_log_history"], found.state["_count_history"]
                 if logs.name in _ARRAYS and counts.name in _ARRAYS and type(found.state["max_length"]) is int:
                     return HistoryBuffer(self._number(logs), self._number(counts), found.state["max_length"])
+        except CheckpointError:
+            raise
         except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError):
             pass
         return found

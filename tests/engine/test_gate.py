@@ -3,6 +3,7 @@
 Each attack would make a marker file; most of them did before there was a gate.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -17,13 +18,14 @@ from mmengine.fileio import load
 from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
 from mmengine.runner import load_checkpoint as load_as_mmengine_does
 
-from repvgg_mm.checkpoint import CheckpointError, parse_config, take_parts
+from repvgg_mm.checkpoint import CheckpointError, parse_config, render_config, take_parts
 from repvgg_mm.cli.command import run
 from repvgg_mm.convert.convert_checkpoint import convert_checkpoint
 from repvgg_mm.engine.gate import open_model
 from repvgg_mm.engine.limits import limits
 from repvgg_mm.engine.testing import build_test_runner
-from repvgg_mm.export.export_checkpoint import export_checkpoint
+from repvgg_mm.export.exported_file import ABOUT
+from repvgg_mm.export.exported_runner import build_exported_runner
 from repvgg_mm.inference.predictors import build_predictor
 
 HUB = {"repo_or_dir": "{folder}/hub", "model": "boom", "source": "local", "trust_repo": True}
@@ -266,26 +268,23 @@ def test_commands_end_with_one_line(
     assert not (tmp_path / "a.onnx").exists()
 
 
-def test_a_config_inside_an_exported_file_is_stored_too(digits: Path, marker: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    import json
-
-    import onnx
-
-    from repvgg_mm.export.exported_file import ABOUT
-    from repvgg_mm.export.exported_runner import build_exported_runner
-
-    cfg = plain_config(digits)
-    out = tmp_path / "a.onnx"
-    assert export_checkpoint(write(tmp_path / "plain.pth", cfg), str(out), (64, 64)).files
-    model = onnx.load(out)
-    (entry,) = [entry for entry in model.metadata_props if entry.key == ABOUT]
-    about = json.loads(entry.value)
-    hostile = changed(parse_config(about["config"]), f"{DATA}.transforms", [call(marker)])
-    from repvgg_mm.checkpoint import render_config
-
-    entry.value = json.dumps({**about, "config": render_config(hostile)})
-    onnx.save(model, out)
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_config_inside_an_exported_file_is_stored_too(
+    suffix: str, digits: Path, marker: Path, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    hostile = render_config(changed(plain_config(digits), f"{DATA}.transforms", [call(marker)]))
+    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", info[:1], info[1:])
+    opset = onnx.helper.make_opsetid("", 20)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    onnx.helper.set_model_props(model, {ABOUT: json.dumps({"config": hostile})})
+    onnx.save(model, tmp_path / "a.onnx")
+    if suffix == ".xml":
+        openvino = pytest.importorskip("openvino")
+        read = openvino.Core().read_model(tmp_path / "a.onnx")
+        read.set_rt_info(json.dumps({"config": hostile}), [ABOUT])
+        openvino.save_model(read, tmp_path / "a.xml")
     with pytest.raises(CheckpointError, match=r"subprocess\.call"):
-        build_exported_runner(None, str(out), work_dir=str(tmp_path / "work"))
+        build_exported_runner(None, str(tmp_path / f"a{suffix}"), work_dir=str(tmp_path / "work"))
     assert not marker.exists()
