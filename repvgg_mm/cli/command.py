@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..openmmlab import check_installed
+from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -56,6 +56,7 @@ def run(main: Callable[[], int]) -> None:
     Args:
         main: parses and works; returns the exit code.
     """
+    behind_mmengine(_hush)
     try:
         sys.exit(main())
     except (InputError, FileNotFoundError) as error:
@@ -68,6 +69,12 @@ def run(main: Callable[[], int]) -> None:
         refusal = error
     print(f"error: {one_line(refusal)}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _hush() -> None:
+    from ..engine.noise import hush
+
+    hush()
 
 
 def one_line(error: BaseException) -> str:
