@@ -80,7 +80,8 @@ def train(runner: Runner) -> int:
     except Interrupted as stop:
         line, code = str(stop), 128 + stop.signum
     except NonFiniteError as error:
-        line, code = f"error: {error}", CHECK_FAILED
+        kept = runner.message_hub.runtime_info.get("last_ckpt", "none yet")
+        line, code = f"error: {error}; last good checkpoint: {kept}", CHECK_FAILED
     except RuntimeError as error:
         if not is_lost_process(error):
             raise
