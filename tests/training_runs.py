@@ -128,7 +128,7 @@ def train(config: Path, work_dir: Path, *flags: str, options: Sequence[str] = ()
 
 
 def start_processes(
-    config: Path, work_dir: Path, digits: Path, count: int = 2, **options: Any
+    config: Path, work_dir: Path, digits: Path, count: int = 2, preexec_fn: Any = None, **variables: str
 ) -> list[subprocess.Popen]:
     """Start a training on several processes, as torchrun does, but leave them to the test."""
     with socket.socket() as free:
@@ -141,11 +141,11 @@ def start_processes(
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(digits, RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous),
+            env=environment(digits, RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous, **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
+            preexec_fn=preexec_fn,
         )
         for rank in range(count)
     ]

@@ -23,8 +23,9 @@ def guard_training(cfg: Config) -> None:
     if hooks["checkpoint"] is not None and hooks["checkpoint"].get("type") == "CheckpointHook":
         hooks["checkpoint"] = {**hooks["checkpoint"], "type": "AtomicCheckpointHook"}
     for name, kind in _HOOKS.items():
-        options = hooks.get(name, {})
-        hooks[name] = None if options is None else {"type": kind, **options}
+        options = hooks.pop(name, {})
+        if options is not None:
+            hooks[name] = {"type": kind, **options}
     cfg.default_hooks = hooks
     loop = cfg.get("train_cfg") or {}
     if loop.get("type") == "EpochBasedTrainLoop" or loop.get("by_epoch") is True:

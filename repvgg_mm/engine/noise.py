@@ -9,6 +9,7 @@ import mmengine.logging
 _WARNINGS = (
     "Default ``avg_non_ignore`` is False",  # mmseg, of every cross entropy
     "The draw is False, it means that the hook for visualization",  # mmseg, of its own default
+    "`broadcast_buffers` is deprecated",  # torch, of what mmengine's wrapper passes on
     "faster_coco_eval is not installed",  # mmdet, of a metric that we don't use
 )
 _RECORDS = (

@@ -48,22 +48,17 @@ def test_the_old_one_is_there_until_the_new_one_is(digits: Path, tmp_path: Path)
 
 def test_the_best_so_far_goes_behind_a_better_one(digits: Path, tmp_path: Path) -> None:
     KEPT.clear()
-    parts = ITERATIONS.replace("val_interval=100", "val_interval=2"), LOOKS, 'val_evaluator = dict(type="Rising")\n'
+    parts = (
+        ITERATIONS.replace("val_interval=100", "val_interval=2"),
+        LOOKS,
+        'val_evaluator = dict(_delete_=True, type="Rising")\n',
+    )
     options = ["default_hooks.checkpoint.save_best=rising", "default_hooks.checkpoint.rule=greater"]
     done = train(write_config(tmp_path, digits, *parts), tmp_path / "work", options=options)
     assert done.code == 0, done.err
     best = [{name for name in names if name.startswith("best")} for names in KEPT]
-    assert [len(names) for names in best] == [
-        0,
-        0,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-    ]  # an iteration's file, the best, its file again
+    # At iterations 2, 4 and 6: the iteration's file, the best, and the iteration's file again, which names the best.
+    assert [len(names) for names in best] == [0, 0, 1, 1, 1, 2, 1, 1, 2]
     assert [path.name for path in (tmp_path / "work").glob("best_*.pth")] == ["best_rising_iter_6.pth"]
 
 
