@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from ..checkpoint.architecture import backbone_prefix, guess_arch
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.io import find_state_dict, save_checkpoint
 from ..checkpoint.key_layouts import PEERS, recognise, to_ours
+from ..files import move_into_place, workplace
 
 _HASH_DIGITS = 8  # what torch.hub.load_state_dict_from_url(..., check_hash=True) looks for after the last dash
 
@@ -41,15 +40,11 @@ def publish(checkpoint: object, out: str | Path, ema: bool = False) -> Path:
     weights = find_state_dict(checkpoint, ema).state_dict
     for name, tensor in weights.items():
         weights[name] = _alone(tensor)
-    temporary = out.with_name(f".{out.stem}.{uuid.uuid4().hex}{out.suffix}")
-    try:
+    with workplace(out) as folder:
+        temporary = folder / out.name
         save_checkpoint(weights, temporary)
         stem = with_arch(out.stem, _arch(weights))
-        published = out.with_name(f"{stem}-{_sha256(temporary)[:_HASH_DIGITS]}{out.suffix}")
-        os.replace(temporary, published)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return published
+        return move_into_place(temporary, out.with_name(f"{stem}-{_sha256(temporary)[:_HASH_DIGITS]}{out.suffix}"))
 
 
 def _arch(weights: Mapping[str, Tensor]) -> str | None:
