@@ -9,6 +9,7 @@ Example:
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from .command import DONE, ConfigOptions, user_input
 
@@ -24,6 +25,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="override the config: key=value ...")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument(
+        "--trust-checkpoint", action="store_true", help="unpickle the files it starts from; may run code"
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -31,23 +35,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train."""
     args = parse_args(argv)
-    with user_input():
-        from repvgg_mm.engine.config import enable_amp, load_config
-        from repvgg_mm.engine.launch import build_runner, leave_processes
-        from repvgg_mm.engine.start import check_start
+    with ExitStack() as loading:
+        with user_input():
+            from repvgg_mm.engine.config import enable_amp, load_config
+            from repvgg_mm.engine.launch import build_runner, leave_processes
+            from repvgg_mm.engine.limits import safe_loading
+            from repvgg_mm.engine.start import check_start
 
-        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-        cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
-        if args.amp:
-            enable_amp(cfg)
-        if args.resume:
-            # One's own checkpoint: it holds pickled history that torch refuses by default (mmengine 0.10.7 lets it).
-            os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-            cfg.resume = True
-            cfg.load_from = None if args.resume == "auto" else args.resume
-        check_start(cfg)
-        runner = build_runner(cfg)
-        _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
-    runner.train()
+            os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+            cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
+            if args.amp:
+                enable_amp(cfg)
+            if args.resume:
+                cfg.resume = True
+                cfg.load_from = None if args.resume == "auto" else args.resume
+            check_start(cfg, args.trust_checkpoint)
+            loading.enter_context(safe_loading(args.trust_checkpoint, bool(cfg.get("resume"))))
+            runner = build_runner(cfg)
+            _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
+        runner.train()
     leave_processes()
     return DONE
