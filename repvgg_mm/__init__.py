@@ -7,6 +7,7 @@ are registered as soon as mmengine, whose registries hold them, is there (`openm
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
+from .config_files import config_file
 from .mmcv_ops import finder as _finder
 from .openmmlab import check_installed as _check_installed
 from .openmmlab import register_with_mmengine as _register_with_mmengine
@@ -41,6 +42,7 @@ __all__ = [
     "RepVGGBlock",
     "RepVGGClassifier",
     "RepVGGplusClassifier",
+    "config_file",
     "convert_state_dict",
     "create_RepVGGplus_by_name",
     "func_dict",
