@@ -157,7 +157,7 @@ def test_training_from_a_deployed_file_is_refused(ema: bool, tmp_path: Path) -> 
     _, path = saved(cfg, True, tmp_path / "deployed.pth")
     hooks = [{"type": "EMAHook"}] if ema else []
     cfg.merge_from_dict(training(load_from=path, custom_hooks=hooks, train_dataloader=cfg.test_dataloader))
-    with pytest.raises(ValueError, match="SGD holds its parameters already.*Build the model with deploy=True"):
+    with pytest.raises(ValueError, match=r"SGD holds its parameters already.*Build the model with deploy=True"):
         Runner.from_cfg(cfg).train()
 
 
