@@ -78,12 +78,20 @@ class Loader:
         if isinstance(loaded.get("meta"), dict):
             loaded["meta"].pop("config", None)  # of mmcv 1.x: mmengine runs it as Python when it resumes
         if self._resume and {"meta", "optimizer"} <= set(loaded):
-            _check_state(loaded, address)
+            check_state(loaded, address)
         return loaded
 
 
-def _check_state(loaded: dict[str, Any], source: str) -> None:
-    """Refuse a training state that is not mmengine's, or of which something was not loaded."""
+def check_state(loaded: dict[str, Any], source: str) -> None:
+    """Refuse a training state that is not mmengine's, or of which something was not loaded.
+
+    Args:
+        loaded: As from `Loader.load`.
+        source: Where it comes from, for the message.
+
+    Raises:
+        CheckpointError: If so.
+    """
     hub = loaded.get("message_hub")
     if not isinstance(hub, dict) or not set(_HUB) <= set(hub):
         raise CheckpointError(f"{source}: its message_hub has no {', '.join(_HUB)}: mmengine did not write it")
