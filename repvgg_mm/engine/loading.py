@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import load_checkpoint
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.pretrained import _local
+from ..checkpoint.published import local_file
 from ..checkpoint.unpickle import Placeholder
 
 _STATE = ("meta", "message_hub", "optimizer", "param_schedulers")
@@ -69,7 +69,7 @@ class Loader:
             CheckpointError: If it can't be loaded without running code, or has another kind of address.
             FileNotFoundError: If there is no such file.
         """
-        path = os.path.expanduser(_local(_resolve(address)))
+        path = os.path.expanduser(local_file(_resolve(address)))
         loaded = load_checkpoint(path, self._trust)
         if self._trust or not isinstance(loaded, dict):
             return loaded
