@@ -47,6 +47,8 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
         raise CheckpointError(f"{path} is a folder, not a checkpoint file")
     if not path.exists():
         raise FileNotFoundError(f"no such checkpoint file: {path}")
+    if not path.is_file():  # opening a pipe would wait for ever, a device may never end
+        raise CheckpointError(f"{path} is no regular file but a pipe, a socket or a device")
     if path.suffix == SUFFIX:
         return read_safetensors(path)
     try:
@@ -271,7 +273,7 @@ def _clean(value: Any, path: str, dropped: list[str], done: dict[int, object]) -
 def _clean_dict(value: dict[Any, Any], path: str, dropped: list[str], done: dict[int, object]) -> object:
     copy = type(value)()
     for key, item in value.items():
-        where = f"{path}.{key}" if path else str(key)
+        where = f"{path}.{key!s:.80}" if path else f"{key!s:.80}"  # cut: a long key in itself, and again, adds up
         clean_key, clean_item = _clean(key, where, dropped, done), _clean(item, where, dropped, done)
         if clean_key is not _DROPPED and clean_item is not _DROPPED:
             copy[clean_key] = clean_item

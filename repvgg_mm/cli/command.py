@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import DISK_ERRORS
-from ..openmmlab import check_installed
+from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -57,6 +57,7 @@ def run(main: Callable[[], int]) -> None:
     Args:
         main: parses and works; returns the exit code.
     """
+    behind_mmengine(_hush)
     try:
         sys.exit(main())
     except (InputError, FileNotFoundError) as error:
@@ -73,6 +74,12 @@ def run(main: Callable[[], int]) -> None:
         refusal = error
     print(f"error: {one_line(refusal)}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _hush() -> None:
+    from ..engine.noise import hush
+
+    hush()
 
 
 def one_line(error: BaseException) -> str:

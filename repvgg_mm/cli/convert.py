@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known.add_argument("-a", "--arch", help="architecture, to compare the backbone's outputs: A0 ... B3g4, D2se")
     known.add_argument("--config", help="config of the whole model, to compare its outputs")
     known.add_argument(
-        "--to", metavar="LAYOUT", help="change the names only, to those of authors, mmpretrain, timm or repvgg_mm"
+        "--to", metavar="LAYOUT", help="change the names only, to those of authors, mmpretrain, timm, zcls or repvgg_mm"
     )
     parser.add_argument(
         "--publish",

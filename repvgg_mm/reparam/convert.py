@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..files import save_atomically
 from .block import RepVGGBlock
 from .block_tensors import BlockTensors, block_prefixes, branch_prefix, check_finite, read_blocks
+from .branches import make_copyable
 from .fuse import fuse_branches
 
 _TRAINING_ONLY_KEY = re.compile(r"(?:^|\.)stage\d(?:_first|_second)?_aux\.")  # the auxiliary heads of RepVGGplus
@@ -102,7 +103,8 @@ def repvgg_model_convert(
         The deployed model.
 
     Raises:
-        ValueError: if the model has no RepVGG block, or ``build_func`` makes another architecture.
+        ValueError: if the model has no RepVGG block, one computes something that no kernel can hold, or ``build_func``
+            makes another architecture.
     """
     if isinstance(save_path, bool):
         do_copy, save_path = save_path, None
@@ -131,13 +133,15 @@ def whole_model_convert(
         The deployed model.
 
     Raises:
-        ValueError: if there is no RepVGG block, or ``deploy_model`` is of another architecture.
+        ValueError: if there is no RepVGG block, one computes something that no kernel can hold, or ``deploy_model`` is
+            of another architecture.
     """
+    make_copyable(train_model)
     converted = _switched(copy.deepcopy(train_model))
     if deploy_model is not None:
         try:
             deploy_model.load_state_dict(converted.state_dict())
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"deploy_model is not the deployed form of train_model: {error}") from error
         converted = deploy_model
     if save_path is not None:
@@ -157,14 +161,20 @@ def switch_to_deploy(model: nn.Module) -> int:
 
     Returns:
         Number of RepVGG blocks in it.
+
+    Raises:
+        ValueError: if a block computes something that no kernel can hold; the model is left as it was.
     """
-    modules = list(model.modules())
-    for module in modules:
+    blocks = {name: module for name, module in model.named_modules() if isinstance(module, RepVGGBlock)}
+    for name, block in blocks.items():
+        reason = block.why_not_deployable()
+        if reason is not None:
+            raise ValueError(f"{name}.{reason}" if name else reason)
+    for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, TrainingOnly):
                 delattr(module, name)
-    blocks = [module for module in modules if isinstance(module, RepVGGBlock)]
-    for block in blocks:
+    for block in blocks.values():
         block.switch_to_deploy()
     return len(blocks)
 
