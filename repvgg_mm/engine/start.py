@@ -1,15 +1,15 @@
 """What is checked before a training starts, because mmengine would pass over it in silence or with a traceback."""
 
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import torch
 from mmengine.config import Config
 
-from ..checkpoint import CheckpointError, find_state_dict, load_checkpoint, recognise
+from ..checkpoint import CheckpointError, find_state_dict, recognise
+from .loading import Loader, check_state
 
 
-def check_start(cfg: Config) -> None:
+def check_start(cfg: Config, trust: bool = False) -> None:
     """Refuse a config that asks for mixed precision without a GPU, or starts from a file that does not fit.
 
     mmengine takes the tensors of ``load_from`` and ``--resume FILE`` by name and only warns of those that don't match:
@@ -17,6 +17,7 @@ def check_start(cfg: Config) -> None:
 
     Args:
         cfg: the run's config.
+        trust: unpickle the file, which may run code in it.
 
     Raises:
         ValueError: if AMP is asked for and there is no GPU.
@@ -28,11 +29,11 @@ def check_start(cfg: Config) -> None:
         raise ValueError("AMP needs a GPU: mmengine's AmpOptimWrapper has no CPU form, in bfloat16 neither")
     path = cfg.get("load_from")
     if path and urlsplit(path).scheme == "":  # mmengine downloads the others
-        _check_checkpoint(path, bool(cfg.get("resume")))
+        _check_checkpoint(path, bool(cfg.get("resume")), trust)
 
 
-def _check_checkpoint(path: str, resume: bool) -> None:
-    loaded = load_checkpoint(path)
+def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
+    loaded = Loader(trust, resume=False).load(path)
     layout = recognise(find_state_dict(loaded).state_dict)
     if layout not in (None, "repvgg_mm"):
         flag = "--resume" if resume else "load_from"
@@ -41,5 +42,9 @@ def _check_checkpoint(path: str, resume: bool) -> None:
             f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or rename it with "
             "tools/convert.py FILE OUT --to repvgg_mm"
         )
-    if resume and not (isinstance(loaded, Mapping) and {"meta", "optimizer"} <= set(loaded)):
+    if not resume:
+        return
+    if not (isinstance(loaded, dict) and {"meta", "optimizer"} <= set(loaded)):
         raise CheckpointError(f"{path} holds weights, but no state of a training: start from it with load_from={path}")
+    if not trust:
+        check_state(loaded, path)
