@@ -57,7 +57,7 @@ class TestLoading:
 
     @pytest.mark.parametrize("address", ["s3://a/b.pth", "pavi://a", "open-mmlab://no_such", "x:s3://a/b.pth"])
     def test_other_addresses_are_refused(self, address: str) -> None:
-        with safe_loading(), pytest.raises(CheckpointError, match="is unknown: choose a path|no_such"):
+        with safe_loading(), pytest.raises(CheckpointError, match=r"is unknown: choose a path|no_such"):
             CheckpointLoader.load_checkpoint(address)
 
     def test_names_of_mmengine_are_looked_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
