@@ -14,7 +14,7 @@ def _torch_save(obj: object, path: Path) -> None:
 
 
 def save_atomically(
-    obj: object, path: str | os.PathLike[str], write: Callable[[object, Path], None] = _torch_save
+    obj: object, path: str | os.PathLike[str], write: Callable[[object, Path], object] = _torch_save
 ) -> None:
     """Save to a temporary file beside the target, then rename it.
 

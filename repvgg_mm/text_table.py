@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from io import StringIO
 
-_RULE = "    \n    \n -- \n    \n    \n    \n    \n    \n"  # rich's notation of a box: nothing but a line under the heads
+_RULE = (
+    "    \n    \n -- \n    \n    \n    \n    \n    \n"  # rich's notation of a box: nothing but a line under the heads
+)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

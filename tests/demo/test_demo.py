@@ -17,7 +17,7 @@ from repvgg_mm.convert.model_pair import pair_from_config
 from repvgg_mm.demo import DETECTION, SEGMENTATION, Act, StepFailed
 from repvgg_mm.demo.act import CLASSIFIER, Metric, conclude
 from repvgg_mm.demo.commands import Commands
-from repvgg_mm.demo.measure import Measured, format_table, measure
+from repvgg_mm.demo.measure import Measured, measure
 from repvgg_mm.reparam.convert import convert_state_dict
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +40,6 @@ class TestMetric:
     @pytest.mark.parametrize("before, after", [(0.523, 0.520), (0.5, 0.9)])
     def test_another_result_after_conversion(self, before: float, after: float) -> None:
         assert self.complaint(before, after) == f"bbox mAP: {before:.3f} and {after:.3f} differ by more than 0.002"
-
-
-def test_table_has_straight_columns() -> None:
-    table = format_table(("", "before", "after"), [("mAP", "0.5", "0.5"), ("parameters", "1,414,870", "-")])
-    assert table.splitlines() == [
-        "            before     after",
-        "----------------------------",
-        "mAP         0.5        0.5",
-        "parameters  1,414,870  -",
-    ]
 
 
 class TestCommands:
