@@ -68,10 +68,3 @@ def test_a_terminal_gets_a_bar_and_stdout_its_lines(
 def test_lines_stand_above_the_bar_of_their_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = on_a_terminal(monkeypatch, stdout_too=True)
     assert all(f"line {index}\r\n" in shown for index in range(3))
-
-
-def test_the_terminal_is_left_clean_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sys.stdout, sys.stderr
-    with pytest.raises(ValueError, match="broken"), progress(3, "images"):
-        raise ValueError("broken")
-    assert (sys.stdout, sys.stderr) == before
