@@ -34,17 +34,19 @@ ORIGINALS := mmengine mmcv-lite mmsegmentation mmdet
 test-openmmlab: .openmmlab/.ready
 	PYTHONPATH=$(CURDIR)/.openmmlab OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
 
-# Our weights in mmpretrain's models and theirs in ours. Not in the venv: mmdet would import it wherever mmdet is used.
+# Our weights in the models of mmpretrain and ZCls, and theirs in ours. Not in the venv: mmdet would import mmpretrain
+# wherever mmdet is used.
 MMPRETRAIN := onedl-mmpretrain==1.3.6 model-index==0.1.11 markdown==3.11.3 ordered-set==4.1.0 einops==0.8.2
+ZCLS := zcls==0.15.2
 
 .peers/.ready: $(READY)
 	rm -rf .peers
-	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .peers $(MMPRETRAIN)
+	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .peers $(MMPRETRAIN) $(ZCLS)
 	rm -rf .peers/tests
 	touch $@
 
 test-peers: .peers/.ready
-	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k mmpretrain
+	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k 'mmpretrain or zcls'
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

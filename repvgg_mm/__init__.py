@@ -12,7 +12,15 @@ from .openmmlab import check_installed as _check_installed
 from .openmmlab import register_with_mmengine as _register_with_mmengine
 
 if TYPE_CHECKING:
-    from .models import ImageClassifier, RepVGG, RepVGGClassifier, RepVGGplusClassifier
+    from .models import (
+        ImageClassifier,
+        RepVGG,
+        RepVGGClassifier,
+        RepVGGplusClassifier,
+        create_RepVGGplus_by_name,
+        func_dict,
+        get_RepVGG_func_by_name,
+    )
     from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
 
 _finder.install()  # before anybody can import mmcv.ops
@@ -34,6 +42,9 @@ __all__ = [
     "RepVGGClassifier",
     "RepVGGplusClassifier",
     "convert_state_dict",
+    "create_RepVGGplus_by_name",
+    "func_dict",
+    "get_RepVGG_func_by_name",
     "repvgg_model_convert",
     "whole_model_convert",
     *_CREATORS,

@@ -7,7 +7,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..files import save_atomically
+from ..files import atomic_path
 from .growth import Point
 from .results import Result
 
@@ -86,4 +86,5 @@ def _draw_group(panel: Axes, results: Sequence[Result]) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    save_atomically(figure, path, lambda _, temporary: figure.savefig(temporary, format="png", dpi=_DPI))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI)

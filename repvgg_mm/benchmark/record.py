@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..files import save_atomically
+from ..files import atomic_path
 from ..machine import cpu_name
 from .results import Result
 
@@ -49,4 +49,5 @@ def write_json(path: Path, machine: dict[str, Any], results: Sequence[Result], g
         {**asdict(r), "value": r.value._asdict(), "ratio": r.ratio._asdict() if r.ratio else None} for r in results
     ]
     text = json.dumps({"machine": machine, "results": lines, "growth": growth}, indent=1)
-    save_atomically(text, path, lambda _, temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

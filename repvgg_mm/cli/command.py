@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..files import DISK_ERRORS
 from ..openmmlab import check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
@@ -51,7 +52,7 @@ def user_input() -> Iterator[None]:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a command line and exit with its code; bad input becomes one line on stderr and exit code 2.
+    """Run a command line and exit with its code; bad input or a full disk becomes one line on stderr and exit code 2.
 
     Args:
         main: parses and works; returns the exit code.
@@ -60,6 +61,10 @@ def run(main: Callable[[], int]) -> None:
         sys.exit(main())
     except (InputError, FileNotFoundError) as error:
         refusal: Exception = error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        refusal = error
     except ValueError as error:
         from ..checkpoint.errors import CheckpointError
 

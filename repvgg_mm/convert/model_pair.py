@@ -70,11 +70,12 @@ class ModelPair:
         return compare_models(self.train, self.deploy)
 
 
-def pair_from_arch(arch: str) -> ModelPair:
+def pair_from_arch(arch: str, eps: float) -> ModelPair:
     """Build the backbone of an architecture in both forms.
 
     Args:
         arch: name, as in ``RepVGG``.
+        eps: what the batch normalisations add to the variance.
 
     Returns:
         The pair.
@@ -82,7 +83,7 @@ def pair_from_arch(arch: str) -> ModelPair:
     Raises:
         ValueError: if the name is unknown.
     """
-    return ModelPair(RepVGG(arch), RepVGG(arch, deploy=True), backbone_only=True)
+    return ModelPair(RepVGG(arch, norm_cfg={"type": "BN", "eps": eps}), RepVGG(arch, deploy=True), backbone_only=True)
 
 
 def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:

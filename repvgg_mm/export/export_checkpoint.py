@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmengine.config import Config
@@ -29,6 +28,7 @@ from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
 from ..engine.config import load_config
 from ..engine.testing import stored_config
+from ..files import move_into_place, workplace
 from ..reparam.convert import is_deployed, switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
 from .calibration import CalibrationImages
@@ -103,10 +103,10 @@ def export_checkpoint(
     switch_to_deploy(model)
     if int8:
         print_log(f"8 bits: calibrating with {len(calibration) * batch} training images", logger="current")
-    with TemporaryDirectory(dir=target.parent, prefix=".export") as folder:
-        plain = Path(folder) / "float32.onnx"
+    with workplace(target) as folder:
+        plain = folder / "float32.onnx"
         write_onnx(network, probe, list(outputs), plain)
-        made = _finish(plain, calibration, about, Path(folder) / target.name)
+        made = _finish(plain, calibration, about, folder / target.name)
         difference = compare_outputs(wanted, open_exported(str(made))(probe))
         tolerance = None if int8 else FLOAT_TOLERANCE
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
@@ -117,9 +117,10 @@ def export_checkpoint(
 def _move(made: Path, target: Path) -> list[Path]:
     """Put the file, or both, in their place; a break between the two leaves no .xml with the wrong .bin."""
     if target.suffix != ".xml":
-        return [made.replace(target)]
+        return [move_into_place(made, target)]
     target.unlink(missing_ok=True)
-    return [made.with_suffix(".bin").replace(target.with_suffix(".bin")), made.replace(target)]
+    weights = move_into_place(made.with_suffix(".bin"), target.with_suffix(".bin"))
+    return [weights, move_into_place(made, target)]
 
 
 def _check_target(out: str, int8: int, force: bool) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..files import save_atomically
+from ..files import atomic_path
 from .agreement import agreement_sentence, compare_objects, count_objects
 from .content import Report
 from .object_labels import label_objects
@@ -50,11 +50,9 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     Raises:
         FileNotFoundError: its folder does not exist.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {path.parent}")
     text = _TEMPLATES.get_template("page.html.jinja").render(report=report, verdict=verdict(report))
-    save_atomically(text, path, lambda _, temporary: temporary.write_text(text, encoding="utf-8"))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def verdict(report: Report) -> str:
