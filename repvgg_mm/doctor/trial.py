@@ -39,7 +39,7 @@ def check_heads(library: str) -> Finding:
 
 
 def check_training() -> Finding:
-    """Train a small classifier for some steps, on the GPU if there is one, with images from another process."""
+    """Train a small classifier for some steps, on the GPU if there is one."""
 
     def work() -> str:
         device, losses = train(build_model())
@@ -73,7 +73,7 @@ def build_model() -> nn.Module:
 
 
 def train(model: nn.Module) -> tuple[str, list[float]]:
-    """Train a classifier on one small batch that a data loader's process hands over.
+    """Train a classifier on one small batch.
 
     Args:
         model: the classifier; trained in place.
@@ -83,16 +83,14 @@ def train(model: nn.Module) -> tuple[str, list[float]]:
     """
     import torch
     from mmengine.optim import OptimWrapper
-    from torch.utils.data import DataLoader, TensorDataset
 
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8) % 4
-    (batch,) = DataLoader(TensorDataset(images, labels), batch_size=8, num_workers=1, generator=generator)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).train()
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.05))
     step: Any = model.train_step
-    data = {"inputs": batch[0], "data_samples": batch[1]}
+    data = {"inputs": images, "data_samples": labels}
     return device, [step(data, optimizer)["loss"].item() for _ in range(STEPS)]
 
 
