@@ -9,9 +9,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..files import atomic_path
-from .agreement import agreement_sentence, compare_objects, count_objects
 from .content import Report
 from .object_labels import label_objects
+from .object_pairs import agreement_sentence, compare_objects, count_objects
 from .pictures import data_uri, difference, labelled, overlay, overlay_objects
 from .svg_charts import EPSILON, draw_curve, draw_errors, scientific
 

@@ -8,8 +8,8 @@ import pytest
 from report_pages import Page, make_example, make_objects, make_report, write
 
 from repvgg_mm.report import DetectionExample
-from repvgg_mm.report.agreement import compare_objects
 from repvgg_mm.report.object_labels import place_label
+from repvgg_mm.report.object_pairs import compare_objects
 
 
 class TestDetections:
