@@ -55,7 +55,9 @@ class TestLoading:
         torch.testing.assert_close(neck.state_dict(), source.state_dict(), rtol=0, atol=0)
         assert not marker.exists()
 
-    @pytest.mark.parametrize("address", ["s3://a/b.pth", "pavi://a", "open-mmlab://no_such", "x:s3://a/b.pth"])
+    @pytest.mark.parametrize(
+        "address", ["s3://a/b.pth", "pavi://a", "open-mmlab://no_such", "x:s3://a/b.pth", "mmcls://vgg11"]
+    )
     def test_other_addresses_are_refused(self, address: str) -> None:
         with safe_loading(), pytest.raises(CheckpointError, match=r"is unknown: choose a path|no_such"):
             CheckpointLoader.load_checkpoint(address)
