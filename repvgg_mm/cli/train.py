@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with user_input():
         from repvgg_mm.engine.config import enable_amp, load_config
-        from repvgg_mm.engine.launch import build_runner, leave_processes
-        from repvgg_mm.engine.start import check_start
+        from repvgg_mm.engine.launch import leave_processes
+        from repvgg_mm.engine.start import prepare_training
 
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
         cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
@@ -45,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
             cfg.resume = True
             cfg.load_from = None if args.resume == "auto" else args.resume
-        check_start(cfg)
-        runner = build_runner(cfg)
-        _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
+        runner = prepare_training(cfg)
     runner.train()
     leave_processes()
     return DONE
