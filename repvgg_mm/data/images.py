@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
 from torch.utils.data import Dataset, default_collate
 
+from ..names import nearest
 from .errors import DataError
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
@@ -147,5 +148,7 @@ def collate_images(samples: Sequence[dict[str, Any] | None]) -> Any:
 def _build_transform(v2: Any, step: dict[str, Any]) -> Any:
     name = step.pop("type", None)
     if not isinstance(name, str) or not hasattr(v2, name):
-        raise ValueError(f"transform type={name!r} is unknown: choose one of torchvision.transforms.v2")
+        raise ValueError(
+            f"transform type={name!r} is unknown: choose one of torchvision.transforms.v2{nearest(str(name), dir(v2))}"
+        )
     return getattr(v2, name)(**step)

@@ -11,6 +11,7 @@ from mmengine.registry import Registry
 
 from ..data.errors import DataError, data_message
 from ..names import nearest
+from .checks.kinds import registered_names
 
 _PACKAGE = str(Path(__file__).parents[1])
 _OURS = (ValueError, TypeError, OSError, ImportError, NotImplementedError)  # what this package raises on purpose
@@ -107,13 +108,7 @@ def _unknown_kind(error: BaseException, frames: list[FrameType], builder: FrameT
         name, registry = frame.f_locals.get("key"), frame.f_locals["self"]
     else:
         return None
-    return f"type={name!r} is no known {registry.name}{nearest(str(name), _names(registry))}"
-
-
-def _names(registry: Registry) -> set[str]:
-    while registry.parent is not None:
-        registry = registry.parent
-    return {name for part in (registry, *registry.children.values()) for name in part.module_dict}
+    return f"type={name!r} is no known {registry.name}{nearest(str(name), registered_names(registry))}"
 
 
 def _arguments(built: Any) -> set[str]:

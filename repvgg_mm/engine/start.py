@@ -17,6 +17,7 @@ from ..checkpoint import CheckpointError, find_state_dict, load_checkpoint, reco
 from ..data.coco_file import checked_json
 from .checks import data, fit
 from .checks.keys import check_keys
+from .checks.kinds import check_kinds
 from .checks.values import check_values
 from .launch import build_runner
 
@@ -67,6 +68,7 @@ def check_config(cfg: Config) -> Iterator[str]:
     """
     yield from check_keys(cfg)
     yield from check_values(cfg)
+    yield from check_kinds(cfg)
 
 
 def build_training(cfg: Config) -> tuple[Runner, list[str]]:

@@ -5,10 +5,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from ...names import closest
+from ...names import closest, nearest
 
+_SAVING = (CheckpointHook.__init__, Runner.save_checkpoint)
 # Keys that the runner, or mmseg's and mmdet's tools, read beside the arguments of Runner.
 _READ_ELSEWHERE = {
     "runner_type", "custom_imports", "vis_backends", "model_wrapper_cfg", "compile", "tta_model", "tta_pipeline",
@@ -57,6 +59,11 @@ def check_keys(cfg: Config) -> Iterator[str]:
             meant = closest(key, known) if key not in known else None
             if meant:
                 yield f"{path}.{key} is read by nobody: did you mean {meant!r}?"
+    hook = _find(content, ["default_hooks", "checkpoint"])
+    if isinstance(hook, Mapping) and hook.get("type") == "CheckpointHook":  # it hands on what it does not know
+        known = {name for maker in _SAVING for name in inspect.signature(maker).parameters} | {"type", "priority"}
+        for key in set(hook) - known:
+            yield f"default_hooks.checkpoint.{key} is no argument of CheckpointHook{nearest(key, known)}"
 
 
 def check_option(cfg: Config, option: str) -> None:
@@ -72,15 +79,16 @@ def check_option(cfg: Config, option: str) -> None:
     parts = option.split(".")
     node: Any = cfg._cfg_dict
     for index, part in enumerate(parts):
-        node = node[int(part)] if _is_index(node, part) else node
-        if _is_index(node, part) or not isinstance(node, Mapping):
-            if not isinstance(node, Mapping):
-                return
-            continue
-        if part not in node:
+        if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif not isinstance(node, Mapping):
+            path = ".".join(parts[:index])
+            raise ValueError(f"{option}: {path} is {node!r} in the config, and has no {part!r}")
+        elif part not in node:
             _refuse_new(".".join(parts[:index]), part, node, option)
             return
-        node = node[part]
+        else:
+            node = node[part]
 
 
 def _refuse_new(path: str, part: str, node: Mapping[str, Any], option: str) -> None:
@@ -95,10 +103,6 @@ def _refuse_new(path: str, part: str, node: Mapping[str, Any], option: str) -> N
 def _numbered(part: str) -> Collection[str]:
     """Return what a name may stand beside: 'stage2' is no misspelt 'stage1'."""
     return {part.rstrip("0123456789") + str(number) for number in range(10)} if part[-1:].isdigit() else ()
-
-
-def _is_index(node: Any, part: str) -> bool:
-    return isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node)
 
 
 def _find(node: Any, parts: Sequence[str]) -> Any:
