@@ -11,6 +11,7 @@ from mmengine.registry import Registry
 
 from ..data.errors import DataError, data_message
 from ..names import nearest
+from .checks.data import where_it_looked
 from .checks.kinds import registered_names
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -35,6 +36,9 @@ def explain(error: BaseException) -> str:
     unknown = _unknown_kind(error, frames, builder)
     if unknown:
         return unknown
+    empty = next((f.f_locals["self"] for f in frames if getattr(f.f_locals.get("self"), "data_list", None) == []), None)
+    if empty is not None and isinstance(error, ValueError):  # mmengine joins a list of nothing
+        return f"there is no image in the data set: {where_it_looked(empty)}"
     text = _plain(error)
     if builder is None or _raised_by_us(frames):
         return text

@@ -64,10 +64,10 @@ def leaf_configs(node: Any) -> Iterator[Any]:
 def dataset_classes(cfg: Config) -> list[type]:
     """Return the classes of all data sets that the config names, as far as they are registered."""
     names = [node.get("type") for loader in _LOADERS for node in leaf_configs((cfg.get(loader) or {}).get("dataset"))]
-    found = []
+    scope, found = cfg.get("default_scope") or "mmengine", []
     for name in names:
         try:
-            found.append(DATASETS.get(name) if isinstance(name, str) else name)
+            found.append(DATASETS.get(name if "." in name else f"{scope}.{name}") if isinstance(name, str) else name)
         except RuntimeError:  # an unknown name: building the data set says so
             continue
     return [cls for cls in dict.fromkeys(found) if isinstance(cls, type)]
@@ -126,7 +126,7 @@ def check_not_empty(loader: Any, name: str) -> Iterator[str]:
     """
     for leaf in leaf_datasets(loader.dataset):
         if hasattr(leaf, "__len__") and not len(leaf):
-            yield f"{name} has no image: {_where(leaf)}"
+            yield f"{name} has no image: {where_it_looked(leaf)}"
             return
     try:
         batches = len(loader)
@@ -222,8 +222,15 @@ def _common(values: Iterable[int]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _where(leaf: Any) -> str:
-    """Say where a data set looked, and what stands there."""
+def where_it_looked(leaf: Any) -> str:
+    """Say why a data set has no image.
+
+    Args:
+        leaf: a data set without samples.
+
+    Returns:
+        Where it looked, and what stands there.
+    """
     prefix = getattr(leaf, "data_prefix", {})
     folder, suffix = prefix.get("img_path") or prefix.get("img"), getattr(leaf, "img_suffix", None)
     if getattr(leaf, "ann_file", None):
