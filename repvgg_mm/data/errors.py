@@ -8,6 +8,10 @@ class DataError(ValueError):
     """
 
 
+class UnreadableDataError(DataError):
+    """A file can't be read at all; such files can be left out (``broken='skip'``)."""
+
+
 def data_message(error: DataError) -> str:
     """Return the line that an error was raised with, without what a worker process put around it.
 
@@ -17,4 +21,4 @@ def data_message(error: DataError) -> str:
     Returns:
         The line.
     """
-    return str(error).rsplit(f"{DataError.__name__}: ", 1)[-1].strip()
+    return str(error).rsplit("DataError: ", 1)[-1].strip()

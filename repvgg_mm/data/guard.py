@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from .errors import DataError
+from .errors import DataError, UnreadableDataError
 
 Step = Callable[[dict[str, Any]], dict[str, Any] | None]
 _PNG, _PNG_DEPTH_AT = b"\x89PNG\r\n\x1a\n", 24
@@ -111,9 +111,9 @@ class GuardedPipeline:
     def _load(self, step: Step, sample: dict[str, Any]) -> dict[str, Any] | None:
         try:
             return load_checked(step, sample, self.labels)
-        except DataError as error:
+        except UnreadableDataError as error:
             if not self.skip:
-                raise
+                raise UnreadableDataError(f"{error}; fix or remove it, or leave it out: broken='skip'") from error
             self._skipped += 1
             print_log(f"{error}; skipped ({int(self._skipped)} so far)", logger="current", level=logging.WARNING)
             return None
@@ -141,7 +141,7 @@ def load_checked(step: Step, results: dict[str, Any], labels: Labels | None) -> 
         path = paths[1] if had_image and paths[1] else paths[0]
         what = "mask" if path == paths[1] else "annotations of image" if had_image else "image"
         reason = "it is empty" if _is_empty(path) else f"{type(error).__name__}: {error}" if str(error) else repr(error)
-        raise DataError(f"{what} {path} can't be read: {' '.join(reason.split())}") from error
+        raise UnreadableDataError(f"{what} {path} can't be read: {' '.join(reason.split())}") from error
     if loaded is None:
         return None
     if not had_image and "img" in loaded:

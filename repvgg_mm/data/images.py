@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, FUNCTIONS
 from torch.utils.data import Dataset, default_collate
 
 from ..names import nearest
-from .errors import DataError
+from .errors import DataError, UnreadableDataError
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 
@@ -93,15 +93,15 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             ``inputs``, uint8 (3, H, W) in RGB, and ``data_samples``, the class index; None for a file that is skipped.
 
         Raises:
-            DataError: if the file can't be read; names it.
+            UnreadableDataError: if the file can't be read; names it.
         """
         if isinstance(index, Draw):
             index.seed_everything()
         try:
             image = self.read(index)
-        except DataError as error:
+        except UnreadableDataError as error:
             if not self.skip:
-                raise DataError(f"{error}; fix or remove it, or set broken='skip'") from error
+                raise UnreadableDataError(f"{error}; fix or remove it, or set broken='skip'") from error
             self._skipped += 1
             print_log(f"{error}; skipped ({int(self._skipped)} so far)", logger="current", level=logging.WARNING)
             return None
@@ -117,13 +117,13 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             The image, as Pillow has it, in RGB.
 
         Raises:
-            DataError: if the file can't be read; names it.
+            UnreadableDataError: if the file can't be read; names it.
         """
         path = self._root / os.fsdecode(self._paths[index])
         try:
             return self._load(path)
         except Exception as error:  # whatever a decoder makes of a damaged file
-            raise DataError(f"image {path} can't be read: {error}") from error
+            raise UnreadableDataError(f"image {path} can't be read: {error}") from error
 
 
 @FUNCTIONS.register_module()

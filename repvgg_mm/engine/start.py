@@ -103,10 +103,12 @@ def build_training(cfg: Config) -> tuple[Runner, list[str]]:
     metrics = runner.val_evaluator.metrics if runner.val_loop is not None else ()
     for name, loader in loaders.items():
         problems += data.check_not_empty(loader, name)
-        problems += fit.check_classes(model, loader.dataset, name)
+        misfits = list(fit.check_classes(model, loader.dataset, name))
+        problems += misfits
         problems += data.check_json(loader.dataset, categories)
         validates = name == "val_dataloader"
-        labels = data.labels_of_metrics(metrics, loader.dataset) if validates else None
+        by_data = validates or misfits  # heads with other classes say nothing of the masks
+        labels = data.labels_of_metrics(metrics, loader.dataset) if by_data else None
         labels = labels or data.labels_of_heads(model, loader.dataset)
         data.guard_loader(loader, labels, skips.get(name, False), () if validates else runner.hooks)
     problems += data.check_metric_json(_metric_configs(cfg), cfg)

@@ -82,7 +82,7 @@ def _at(node: Any, path: str) -> Any:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
 
 
 def _said(path: str, value: object) -> str:
