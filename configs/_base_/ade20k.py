@@ -1,4 +1,6 @@
 # ADE20K, 20,210 training and 2,000 validation images, 150 classes; $ADE20K or --cfg-options data_root=... says where.
+_base_ = "seg_tta.py"
+_base_ = "seg_tta.py"
 data_root = "{{$ADE20K:data/ade/ADEChallengeData2016}}"
 train_pipeline = [
     dict(type="SeedTransforms"),
@@ -15,6 +17,30 @@ test_pipeline = [
     dict(type="Resize", scale=(2048, 512), keep_ratio=True),
     dict(type="LoadAnnotations", reduce_zero_label=True),
     dict(type="PackSegInputs"),
+]
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=scale, keep_ratio=True) for scale in ((1536, 384), (2048, 512), (2560, 640))],
+            [dict(type="RandomFlip", prob=prob, direction="horizontal") for prob in (0.0, 1.0)],
+            [dict(type="LoadAnnotations", reduce_zero_label=True)],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=scale, keep_ratio=True) for scale in ((1536, 384), (2048, 512), (2560, 640))],
+            [dict(type="RandomFlip", prob=prob, direction="horizontal") for prob in (0.0, 1.0)],
+            [dict(type="LoadAnnotations", reduce_zero_label=True)],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
 ]
 train_dataloader = dict(
     batch_size=2,

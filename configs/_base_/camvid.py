@@ -1,4 +1,6 @@
 # CamVid, 367 / 101 / 233 images of 360 x 480, 11 classes, 11 = void; $CAMVID or --cfg-options data_root=... says where.
+_base_ = "seg_tta.py"
+_base_ = "seg_tta.py"
 data_root = "{{$CAMVID:data/camvid}}"
 classes = (
     "Sky",

@@ -1,4 +1,6 @@
 # Cityscapes, 2,975 / 500 images of 1024 x 2048; $CITYSCAPES or --cfg-options data_root=... says where.
+_base_ = "seg_tta.py"
+_base_ = "seg_tta.py"
 data_root = "{{$CITYSCAPES:data/cityscapes}}"
 train_pipeline = [
     dict(type="SeedTransforms"),

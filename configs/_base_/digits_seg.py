@@ -1,4 +1,6 @@
 # Digit scenes, 128 x 128 (tools/make_digits.py data/digits); $DIGITS or --cfg-options data_root=... says where.
+_base_ = "seg_tta.py"
+_base_ = "seg_tta.py"
 data_root = "{{$DIGITS:data/digits}}/segmentation"
 classes = ("background", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 palette = [

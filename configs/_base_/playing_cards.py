@@ -20,6 +20,20 @@ test_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs"),
 ]
+tta_meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+tta_model = dict(type="DetTTAModel", tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100))
+tta_pipeline = [  # test --tta: each image as it is and turned by half
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [dict(type="Resize", scale=(320, 240), keep_ratio=True)],
+            [dict(type="RandomFlip", prob=prob, direction="diagonal") for prob in (0.0, 1.0)],
+            [dict(type="LoadAnnotations", with_bbox=True)],
+            [dict(type="PackDetInputs", meta_keys=tta_meta)],
+        ],
+    ),
+]
 train_dataloader = dict(
     batch_size=4,
     num_workers=2,

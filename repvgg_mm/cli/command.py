@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
-from ..openmmlab import check_installed
+from ..files import DISK_ERRORS
+from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 TRACEBACK = "--traceback"  # of every command: show where an error came up
@@ -60,13 +61,14 @@ def user_input() -> Iterator[None]:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a command line and exit with its code; bad input becomes one line on stderr and exit code 2.
+    """Run a command line and exit with its code; bad input or a full disk becomes one line on stderr and exit code 2.
 
     ``--traceback``, which every command takes, shows where the error came up, too.
 
     Args:
         main: parses and works; returns the exit code.
     """
+    behind_mmengine(_hush)
     show = TRACEBACK in sys.argv
     if show:
         sys.argv.remove(TRACEBACK)
@@ -83,8 +85,9 @@ def run(main: Callable[[], int]) -> None:
 
 
 def _refusal(error: Exception) -> str | None:
-    """Return the line for an error that the user can mend, None for every other."""
-    if isinstance(error, (InputError, FileNotFoundError)):
+    """Return the line for an error that the user can put right, None for every other."""
+    full_disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
+    if full_disk or isinstance(error, (InputError, FileNotFoundError)):
         return one_line(error)
     if not isinstance(error, ValueError):
         return None
@@ -114,6 +117,12 @@ def say_once(line: str) -> None:
         except RuntimeError:  # torchrun is gone: better twice than not at all
             pass
     print(line, file=sys.stderr)
+
+
+def _hush() -> None:
+    from ..engine.noise import hush
+
+    hush()
 
 
 def one_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def checked_json(dataset_classes: Sequence[type], say: Say) -> Iterator[dict[str, list[str]]]:
+def checked_json(dataset_classes: Sequence[Any], say: Say) -> Iterator[dict[str, list[str]]]:
     """While the context lasts, data sets of the given classes check the json that they read.
 
     Args:
@@ -36,11 +36,11 @@ def checked_json(dataset_classes: Sequence[type], say: Say) -> Iterator[dict[str
     before = {cls: cls.COCOAPI for cls in dataset_classes if _reads_coco(cls)}
     try:
         for cls, api in before.items():
-            cls.COCOAPI = _checked(api, say, categories)  # type: ignore[attr-defined]
+            cls.COCOAPI = _checked(api, say, categories)
         yield categories
     finally:
         for cls, api in before.items():
-            cls.COCOAPI = api  # type: ignore[attr-defined]
+            cls.COCOAPI = api
 
 
 def check_categories(path: str, categories: Sequence[str], classes: Sequence[str]) -> Iterator[str]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from .checks import data
 from .explain import explain, explain_known, is_our_fault
+from .guards import guard_training
+from .limits import safe_loading
 from .start import build_training, check_config, check_start
 
 Progress = Callable[[str, int, int], None]
@@ -44,21 +46,23 @@ class Estimate:
         return self.step * self.iterations + self.validation
 
 
-def dry_run(cfg: Config, progress: Progress) -> tuple[list[str], Estimate | None]:
+def dry_run(cfg: Config, progress: Progress, trust: bool = False) -> tuple[list[str], Estimate | None]:
     """Run all checks of a training, read every file of its data, and take one step of training and validation.
 
     Args:
         cfg: the run's config; changed in place. Nothing is written to its ``work_dir``.
         progress: called with the name of a loader, how many of its files are read, and how many there are.
+        trust: unpickle the files that the training starts from, which may run code in them.
 
     Returns:
         A line for each problem; and the estimate, if there is none.
     """
     problems = list(dict.fromkeys(check_config(cfg)))
-    with TemporaryDirectory(prefix="repvgg_mm_check") as folder:
+    with TemporaryDirectory(prefix="repvgg_mm_check") as folder, safe_loading(trust, False):
         cfg.work_dir = folder
         try:
-            check_start(cfg)
+            guard_training(cfg)
+            check_start(cfg, trust)
             cfg.resume = False
             runner, found = build_training(cfg)
         except Exception as error:
@@ -125,7 +129,7 @@ def _validation(runner: Runner) -> float:
         loop.evaluator.process(data_samples=outputs, data_batch=batch)
 
     interval, train = max(1, runner.val_interval), runner.train_loop
-    length = runner.max_epochs if type(train).__name__.startswith("Epoch") else train.max_iters
+    length = runner.max_epochs if isinstance(train, EpochBasedTrainLoop) else train.max_iters
     return _timed(validate) * len(loop.dataloader) * max(1, length // interval)
 
 

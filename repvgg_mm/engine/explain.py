@@ -117,7 +117,11 @@ def _unknown_kind(error: BaseException, frames: list[FrameType], builder: FrameT
 
 def _arguments(built: Any) -> set[str]:
     """Return the names of all arguments of a class, those that it hands on to its parents included."""
-    makers = [cls.__init__ for cls in built.__mro__] if inspect.isclass(built) else [built]
+    makers = (
+        [vars(cls)["__init__"] for cls in built.__mro__ if "__init__" in vars(cls)]
+        if inspect.isclass(built)
+        else [built]
+    )
     names: set[str] = set()
     for maker in makers:
         try:

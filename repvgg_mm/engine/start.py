@@ -3,7 +3,7 @@
 mmengine would pass over most of it in silence, or end in a traceback after the first epoch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,20 +13,21 @@ from mmengine.dist import get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from ..checkpoint import CheckpointError, find_state_dict, load_checkpoint, recognise
+from ..checkpoint import CheckpointError, find_state_dict, recognise
 from ..data.coco_file import checked_json
 from .checks import data, fit
 from .checks.keys import check_keys
 from .checks.kinds import check_kinds
 from .checks.values import check_values
 from .launch import build_runner
+from .loading import Loader, check_state
 
 
 def prepare_training(cfg: Config) -> Runner:
     """Build all that a training needs, and refuse what would fail or go wrong later.
 
     Args:
-        cfg: the run's config; changed in place.
+        cfg: the run's config, which `check_config` and `check_start` have nothing against; changed in place.
 
     Returns:
         The runner; its data sets tell of files that they can't read or that hold other labels than the model has.
@@ -35,8 +36,6 @@ def prepare_training(cfg: Config) -> Runner:
         ValueError: for the first thing that is wrong; it says how many there are.
         FileNotFoundError: if a file is missing.
     """
-    refuse(check_config(cfg))
-    check_start(cfg)
     runner, problems = build_training(cfg)
     refuse([*problems, *check_samples(runner)])
     return runner
@@ -135,7 +134,7 @@ def _metric_configs(cfg: Config) -> Sequence[Any]:
     return evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
-def check_start(cfg: Config) -> None:
+def check_start(cfg: Config, trust: bool = False) -> None:
     """Refuse a config that asks for mixed precision without a GPU, or starts from a file that does not fit.
 
     mmengine takes the tensors of ``load_from`` and ``--resume FILE`` by name and only warns of those that don't match:
@@ -143,6 +142,7 @@ def check_start(cfg: Config) -> None:
 
     Args:
         cfg: the run's config.
+        trust: unpickle the file, which may run code in it.
 
     Raises:
         ValueError: if AMP is asked for and there is no GPU.
@@ -154,11 +154,11 @@ def check_start(cfg: Config) -> None:
         raise ValueError("AMP needs a GPU: mmengine's AmpOptimWrapper has no CPU form, in bfloat16 neither")
     path = cfg.get("load_from")
     if path and urlsplit(path).scheme == "":  # mmengine downloads the others
-        _check_checkpoint(path, bool(cfg.get("resume")))
+        _check_checkpoint(path, bool(cfg.get("resume")), trust)
 
 
-def _check_checkpoint(path: str, resume: bool) -> None:
-    loaded = load_checkpoint(path)
+def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
+    loaded = Loader(trust, resume=False).load(path)
     layout = recognise(find_state_dict(loaded).state_dict)
     if layout not in (None, "repvgg_mm"):
         flag = "--resume" if resume else "load_from"
@@ -167,5 +167,9 @@ def _check_checkpoint(path: str, resume: bool) -> None:
             f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or rename it with "
             "tools/convert.py FILE OUT --to repvgg_mm"
         )
-    if resume and not (isinstance(loaded, Mapping) and {"meta", "optimizer"} <= set(loaded)):
+    if not resume:
+        return
+    if not (isinstance(loaded, dict) and {"meta", "optimizer"} <= set(loaded)):
         raise CheckpointError(f"{path} holds weights, but no state of a training: start from it with load_from={path}")
+    if not trust:
+        check_state(loaded, path)

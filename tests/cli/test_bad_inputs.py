@@ -10,15 +10,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from command_lines import CLS, ROOT, SEG
 
 from repvgg_mm.cli import train
 from repvgg_mm.cli.command import run
 from repvgg_mm.data.digits import make_digits
 
-DET, MASKS, ROI = "configs/retinanet_repvgg_digits.py", "configs/mask_rcnn_repvgg_digits.py", "configs/faster_rcnn_repvgg_digits.py"
-SHORT = {SEG: "train_cfg.max_iters=1", CLS: "train_cfg.max_epochs=1", DET: "train_cfg.max_epochs=1"}  # where nothing is refused
+DET, MASKS, ROI = (
+    "configs/retinanet_repvgg_digits.py",
+    "configs/mask_rcnn_repvgg_digits.py",
+    "configs/faster_rcnn_repvgg_digits.py",
+)
+SHORT = {
+    SEG: "train_cfg.max_iters=1",
+    CLS: "train_cfg.max_epochs=1",
+    DET: "train_cfg.max_epochs=1",
+}  # where nothing is refused
 _RUNS = itertools.count()
 Damage = Callable[[Path], object]
 
@@ -92,7 +99,7 @@ CONFIG_MISTAKES = [
     # kinds that nobody registered
     (SEG, "optim_wrapper.optimizer.type=AdmW", "'AdmW'", "'AdamW'"),
     (SEG, "optim_wrapper.type=OptmWrapper", "'OptmWrapper'", "'OptimWrapper'"),
-    (SEG, "optim_wrapper.constructor=RepVGGOptimWraperConstructor", "RepVGGOptimWraperConstructor", "'RepVGGOptimWrapper"),
+    (SEG, "optim_wrapper.constructor=RepVGGOptimWraperConstructor", "RepVGGOptimWraper", "'RepVGGOptimWrapper"),
     (SEG, "param_scheduler.0.type=LinearLr", "'LinearLr'", "'LinearLR'"),
     (SEG, "train_cfg.type=IterBasedTrainLop", "'IterBasedTrainLop'", "'IterBasedTrainLoop'"),
     (SEG, "model.type=EncoderDecodr", "'EncoderDecodr'", "'EncoderDecoder'"),
@@ -151,7 +158,7 @@ CONFIG_MISTAKES = [
     (ROI, "model.rpn_head.in_channels=32", "in_channels=32", "64"),
     # classes of the head and of the data
     (SEG, "model.decode_head.num_classes=10", "num_classes=10", "11 classes"),
-    (SEG, "model.auxiliary_head.num_classes=12 model.auxiliary_head.loss_decode.class_weight=None", "auxiliary_head", "11"),
+    (SEG, "model.auxiliary_head.num_classes=12", "auxiliary_head", "11"),
     (DET, "model.bbox_head.num_classes=9", "num_classes=9", "10 classes"),
     (ROI, "model.roi_head.bbox_head.num_classes=80", "num_classes=80", "10 classes"),
     (MASKS, "model.roi_head.mask_head.num_classes=80", "num_classes=80", "10 classes"),
@@ -197,6 +204,14 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(content))
 
 
+def category(content: dict) -> None:
+    content["annotations"][0]["category_id"] = 77
+
+
+def image_id(content: dict) -> None:
+    content["annotations"][0]["image_id"] = 999
+
+
 def empty(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
@@ -234,9 +249,9 @@ DAMAGE: list[tuple[str, Damage, str, str]] = [
     (DET, lambda root: edit(annotations(root, "val"), lambda c: c.update(annotations=[])), "val.json", "no annotation"),
     (DET, lambda root: edit(annotations(root), lambda c: c.pop("categories")), "train.json", "categories"),
     (DET, lambda root: edit(annotations(root), lambda c: c.update(images=[])), "train.json", "image"),
-    (DET, lambda root: edit(annotations(root), lambda c: c["annotations"][0].update(category_id=77)), "train.json", "77"),
-    (DET, lambda root: edit(annotations(root, "val"), lambda c: c["annotations"][0].update(category_id=77)), "val.json", "77"),
-    (DET, lambda root: edit(annotations(root), lambda c: c["annotations"][0].update(image_id=999)), "train.json", "999"),
+    (DET, lambda root: edit(annotations(root), category), "train.json", "77"),
+    (DET, lambda root: edit(annotations(root, "val"), category), "val.json", "77"),
+    (DET, lambda root: edit(annotations(root), image_id), "train.json", "999"),
     (DET, lambda root: edit(annotations(root), lambda c: c["annotations"][0].pop("bbox")), "train.json", "bbox"),
     (DET, lambda root: edit(annotations(root), lambda c: c["categories"][3].update(name="three")), "'3'", "train.json"),
     (DET, lambda root: edit(annotations(root), lambda c: c["categories"].reverse()), "train.json", "order"),
@@ -264,7 +279,10 @@ BROKEN_CONFIGS = {
     "base": ("_base_ = 'nope.py'\n", "nope.py"),
     "empty": ("", "no train_dataloader"),
     "asserts": ("assert 1 == 2, 'one is not two'\n", "one is not two"),
-    "imports_custom": ("custom_imports = dict(imports=['no_such_thing'], allow_failed_imports=False)\n", "no_such_thing"),
+    "imports_custom": (
+        "custom_imports = dict(imports=['no_such_thing'], allow_failed_imports=False)\n",
+        "no_such_thing",
+    ),
 }
 
 
@@ -344,9 +362,7 @@ def test_traceback_shows_the_whole_story(
     assert "Traceback" in err and "resolve_arch" in err and err.splitlines()[-1].startswith("error: ")
 
 
-def test_a_fault_of_our_own_stays_a_traceback(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_our_own_stays_a_traceback(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def faulty(*_: object) -> None:
         raise AssertionError("our own")
 

@@ -85,7 +85,7 @@ def labels_of_heads(model: nn.Module, dataset: Any) -> Labels | None:
     """
     if not any(hasattr(leaf, "reduce_zero_label") for leaf in leaf_datasets(dataset)):
         return None
-    heads = [
+    heads: list[Any] = [
         module
         for module in model.modules()
         if isinstance(getattr(module, "num_classes", None), int) and hasattr(module, "ignore_index")
@@ -150,7 +150,7 @@ def check_json(dataset: Any, categories: Mapping[str, list[str]]) -> Iterator[st
         A line for each problem.
     """
     for leaf in leaf_datasets(dataset):
-        path = getattr(leaf, "ann_file", None)
+        path = getattr(leaf, "ann_file", "")
         classes = (getattr(leaf, "metainfo", None) or {}).get("classes")
         if path in categories and classes is not None:
             yield from check_categories(path, categories[path], classes)
@@ -238,4 +238,6 @@ def where_it_looked(leaf: Any) -> str:
     if folder is None or suffix is None or not Path(folder).is_dir():
         return f"{type(leaf).__name__} found none in {folder}"
     others = sorted({path.suffix for path in Path(folder).rglob("*") if path.is_file()})
-    return f"{folder} has no file that ends in img_suffix={suffix!r}" + (f"; it has {', '.join(others)}" if others else "")
+    return f"{folder} has no file that ends in img_suffix={suffix!r}" + (
+        f"; it has {', '.join(others)}" if others else ""
+    )

@@ -72,8 +72,9 @@ def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
     Yields:
         The config's name of the number, and the number.
     """
-    if isinstance(getattr(model, "linear", None), nn.Linear) and isinstance(getattr(model, "backbone", None), RepVGG):
-        yield "num_classes", model.linear.out_features  # type: ignore[union-attr]
+    linear = getattr(model, "linear", None)
+    if isinstance(linear, nn.Linear) and isinstance(getattr(model, "backbone", None), RepVGG):
+        yield "num_classes", linear.out_features
     for name, module in model.named_modules():
         inside = name.split(".")
         number = getattr(module, "num_classes", None)
@@ -93,7 +94,9 @@ def check_batch_norm(model: nn.Module, loader: Any, processes: int) -> Iterator[
     Yields:
         A line if there is a batch of one image.
     """
-    size = getattr(loader, "batch_size", None)
+    size = loader.batch_size or 0  # none with a batch sampler
+    if not size:
+        return
     try:
         left = len(loader.sampler) % size if not getattr(loader.sampler, "infinite", False) else 0
     except TypeError:

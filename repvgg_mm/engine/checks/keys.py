@@ -24,11 +24,13 @@ _READ = {
     "randomness": {"seed", "diff_rank_seed", "deterministic"},
     "default_hooks": {
         "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint", "visualization", "ema",
+        "finite_loss", "rank_buffers", "stop_signals",
     },
     "optim_wrapper.clip_grad": {"type", "max_norm", "norm_type", "error_if_nonfinite", "foreach", "clip_value"},
     "optim_wrapper.paramwise_cfg": {
         "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "dwconv_decay_mult", "flat_decay_mult",
-        "dcn_offset_lr_mult", "bypass_duplicate", "custom_l2", "num_layers", "decay_rate", "decay_type", "layer_decay_rate",
+        "dcn_offset_lr_mult", "bypass_duplicate", "custom_l2", "num_layers", "decay_rate", "decay_type",
+        "layer_decay_rate",
     },
     "train_dataloader.dataset.metainfo": {"classes", "palette"},
     "val_dataloader.dataset.metainfo": {"classes", "palette"},

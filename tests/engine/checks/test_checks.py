@@ -34,7 +34,8 @@ def test_variables_of_a_config_are_no_misspelt_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["a.paramwise.flat", "optim_wrapper.paramwise_cfg.flat_decay_mult", "model.stage2", "new_name", "list.0.b"]
+    "option",
+    ["a.paramwise.flat", "optim_wrapper.paramwise_cfg.flat_decay_mult", "model.stage2", "new_name", "list.0.b"],
 )
 def test_options_may_add_what_is_new(option: str) -> None:
     paramwise = {"bias_decay_mult": 0.0}
@@ -132,6 +133,6 @@ def test_broken_is_a_switch_of_training_data_only() -> None:
 
 
 def test_the_nearest_name_is_suggested_or_none() -> None:
-    assert nearest("modle", ["model", "mode"]) == ": did you mean 'model'?"
+    assert nearest("modle", ["model", "test_cfg"]) == ": did you mean 'model'?"
     assert nearest("LinearLr", ["LinearLR"]) == ": did you mean 'LinearLR'?"
     assert nearest("val_dataset", ["val_dataloader"]) == ""
