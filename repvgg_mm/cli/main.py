@@ -26,6 +26,7 @@ USAGE = "\n".join(
         *(f"  {name:12} {text}" for name, text in COMMANDS.items()),
         "",
         "  --version    print the version",
+        "  --traceback  with any command: where an error came up",
         "",
         "repvgg-mm COMMAND --help tells more. python -m repvgg_mm COMMAND does the same.",
     ]
