@@ -69,6 +69,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("mmcv_ops", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
+sys.meta_path[:] = [finder for finder in sys.meta_path if not hasattr(finder, "serves")]  # put there by a .pth file
 before = list(sys.meta_path)
 module.install()
 module.install()
