@@ -2,7 +2,8 @@
 
 Python loads this file as the package ``mmcv._ext`` (see ``finder``), and the files beside it as its modules, so they
 import each other relatively. While it is imported, mmcv asks for more than a hundred functions by ``hasattr``. All of
-them exist here; those not served raise NotImplementedError when they are called, not before, so that a model which never calls them runs.
+them exist here; those not served raise NotImplementedError when they are called, not before, so that a model which
+never calls them runs.
 """
 
 from __future__ import annotations

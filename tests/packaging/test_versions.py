@@ -1,10 +1,9 @@
 """What pyproject.toml claims is what `make test` and `make test-lowest` run."""
 
 import re
-import tomllib
-
 from pathlib import Path
 
+import tomllib
 from packaging.requirements import Requirement
 from packaging.version import Version
 
