@@ -28,3 +28,10 @@ def randomize_bn(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def image(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def batch_norm_without_bias(channels: int) -> nn.BatchNorm2d:
+    """What `nn.BatchNorm2d(channels, bias=False)` makes, an argument that torch 2.8 lacks."""
+    bn = nn.BatchNorm2d(channels)
+    bn.register_parameter("bias", None)
+    return bn

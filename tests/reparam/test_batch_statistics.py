@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import image, randomize_bn
+from helpers import batch_norm_without_bias, image, randomize_bn
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -83,7 +83,7 @@ def test_equals_the_branches_spelled_out(geometry: dict) -> None:
     "norm",
     [
         lambda channels: nn.BatchNorm2d(channels, affine=False),
-        lambda channels: nn.BatchNorm2d(channels, bias=False),
+        batch_norm_without_bias,
         lambda channels: nn.BatchNorm2d(channels, momentum=None),
         lambda channels: nn.BatchNorm2d(channels, momentum=0.9, eps=0.1),
     ],

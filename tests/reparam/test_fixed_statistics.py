@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import image, randomize_bn
+from helpers import batch_norm_without_bias, image, randomize_bn
 from torch import Tensor, nn
 
 from repvgg_mm.reparam import RepVGGBlock
@@ -90,7 +90,7 @@ def test_only_what_trains_gets_a_gradient(frozen: str) -> None:
 
 def test_batch_norm_without_bias() -> None:
     torch.manual_seed(0)
-    block = RepVGGBlock(8, 8, norm_layer=lambda channels: nn.BatchNorm2d(channels, bias=False)).double().eval()
+    block = RepVGGBlock(8, 8, norm_layer=batch_norm_without_bias).double().eval()
     x = image(2, 8, 5, 7, dtype=torch.float64)
     ours, theirs = run(block, x), run(spelled_out(block), x)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
