@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with user_input():
             from repvgg_mm.engine.config import enable_amp, load_config
             from repvgg_mm.engine.guards import guard_training
+            from repvgg_mm.engine.interrupts import end_workers
             from repvgg_mm.engine.limits import safe_loading
             from repvgg_mm.engine.resume import resume_newest
             from repvgg_mm.engine.start import check_config, check_start, prepare_training, refuse
@@ -100,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             runner = prepare_training(cfg)
             if found:
                 runner.logger.info(found)
-        return train(runner)
+        try:
+            return train(runner)
+        except Exception:
+            end_workers()
+            raise
 
 
 def train(runner: Runner) -> int:

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM end a training with a checkpoint from which it goes on as if nothing had happened."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -92,6 +93,17 @@ class StopSignalHook(Hook):
         path = saving.save_now(runner, runner.epoch, iteration) if saving else None
         self.release()
         raise Interrupted(signum, iteration, path)
+
+
+def end_workers() -> None:
+    """End the processes that load data, of a training that ends by an error.
+
+    Python would end them by one SIGTERM and wait, but they leave the first signal to this process.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would raise for each
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
 
 
 def _start_worker(initialise: Any, worker: int) -> None:
