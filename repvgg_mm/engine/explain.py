@@ -41,10 +41,11 @@ def explain(error: BaseException) -> str:
         return f"there is no image in the data set: {where_it_looked(empty)}"
     text = _plain(error)
     built = builder.f_locals.get("obj_cls") if builder is not None else None
+    if builder is not None and inspect.isfunction(built):  # ours import a class when it is first named: it stands there
+        built = builder.f_locals["registry"].get(builder.f_locals["obj_type"])
     keyword = re.search(r"unexpected keyword argument '(\w+)'", text)
     if keyword and built is not None:
-        refuser = frames[-1].f_locals.get("self")  # a class may be built by a function that imports it
-        text += nearest(keyword[1], _arguments(built) | (_arguments(type(refuser)) if refuser is not None else set()))
+        text += nearest(keyword[1], _arguments(built))
     if builder is None or _raised_by_us(frames):
         return text
     return f"{text} (in {_call(built, builder.f_locals.get('args', {}))})"
