@@ -24,6 +24,7 @@ from .preparation import Preparation, Prepare
 from .two_stage import TwoStageBoxes
 
 IMAGE = "image"
+_GIVEN = "given"  # the image, handed on: decoding needs its height and width
 _LONGEST = 2**16  # pixels of a side
 
 
@@ -117,12 +118,24 @@ class Complete(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Answer for one image, uint8, RGB, shape (H, W, 3)."""
         x, sizes = self.prepare(image)
-        return self.decode(sizes, self.network(x))
+        return self.decode(image, x, sizes, self.network(x))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return self.decode.names
+
+
+class _KeepingImage(nn.Module):
+    """Preparation that hands the image on."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        super().__init__()
+        self.prepare = prepare
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, sizes = self.prepare(image)
+        return x, sizes, image.clone()
 
 
 def write_parts(complete: Complete, folder: Path) -> list[Path]:
@@ -148,14 +161,14 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
         dims = {} if fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
         names = [f"map_{index}" for index in range(len(maps))]
         files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
-        export(complete.prepare, (image,), (sides,), [IMAGE], ["x", "sizes"], files[0])
+        export(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
         export(complete.network, (x,), (dims or None,), ["x"], names, files[1])
         sides_of_maps = tuple(_free_sides(index, tensor, fixed) for index, tensor in enumerate(maps))
         export(
             complete.decode,
-            (sizes, maps),
-            (None, sides_of_maps),
-            ["sizes", *names],
+            (image, x, sizes, maps),
+            (sides, None if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, sides_of_maps),
+            [_GIVEN, "x", "sizes", *names],
             list(complete.names),
             files[2],
         )
@@ -214,14 +227,11 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
     version = min(part.ir_version for part in parts)
     for part in parts:
         part.ir_version = version
-    made = [output.name for output in parts[0].graph.output]
+    passed = ["x", "sizes", _GIVEN]
     maps = [output.name for output in parts[1].graph.output]
-    front = compose.merge_models(parts[0], parts[1], io_map=[("x", "x")], outputs=["sizes", *maps])
-    needed = {one.name for one in parts[2].graph.input}
-    whole = compose.merge_models(
-        front, parts[2], io_map=[(name, name) for name in ("sizes", *maps) if name in needed], outputs=list(names)
-    )
-    del made
+    front = compose.merge_models(parts[0], parts[1], io_map=[("x", "x")], outputs=[*passed, *maps])
+    needed = [one.name for one in parts[2].graph.input]  # what decoding does not look at is no input of it
+    whole = compose.merge_models(front, parts[2], io_map=[(name, name) for name in needed], outputs=[*names])
     save(whole, path)
 
 

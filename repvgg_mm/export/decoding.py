@@ -17,7 +17,7 @@ class Scores(nn.Module):
 
     names = ("scores",)
 
-    def forward(self, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor]:
+    def forward(self, image: Tensor, x: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor]:
         """Apply the softmax."""
         (logits,) = maps
         return (logits[0].softmax(0),)
@@ -38,11 +38,10 @@ class Mask(nn.Module):
         self.align_corners = align_corners
         self.threshold = threshold
 
-    def forward(self, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor]:
+    def forward(self, image: Tensor, x: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor]:
         """Resize as mmseg does, to the prepared image and then to the given one, and choose."""
         (logits,) = maps
-        height, width, prepared_height, prepared_width = (_size(side) for side in sizes.unbind())
-        for size in ((prepared_height, prepared_width), (height, width)):
+        for size in (x.shape[2:], image.shape[:2]):
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
         if self.threshold is not None:
             return ((logits[0, 0].sigmoid() > self.threshold).to(torch.uint8),)
@@ -64,7 +63,7 @@ class OneStageBoxes(nn.Module):
         self.head = [head]  # not a submodule: its weights are the network's
         self.lengths = list(lengths)
 
-    def forward(self, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, x: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Decode the best candidates of each level, suppress, return those that are left, best first."""
         head = self.head[0]
         cfg = head.test_cfg
@@ -140,10 +139,3 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _decode(head: Any, priors: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:
     return clip(head.bbox_coder.decode(priors, deltas), sizes)
-
-
-def _size(side: Tensor) -> int:
-    """Make a number of a tensor, such that shapes can hang on it."""
-    number = int(side.item())
-    torch._check(number >= 1)
-    return number

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoding import _best, _decode, _flat, _size, _split, suppress, to_image
+from .decoding import _best, _decode, _flat, _split, suppress, to_image
 
 
 class TwoStageBoxes(nn.Module):
@@ -27,7 +27,7 @@ class TwoStageBoxes(nn.Module):
         if self.roi_head.with_mask:
             self.names += ("masks",)
 
-    def forward(self, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, x: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Propose, look closer, suppress; cut the masks out."""
         features, class_maps, box_maps = _split(maps, self.lengths)
         proposals = self._propose(sizes, class_maps, box_maps)
@@ -52,7 +52,7 @@ class TwoStageBoxes(nn.Module):
         if masks.shape[1] > 1:
             masks = masks[torch.arange(masks.shape[0]), labels][:, None]
         boxes = to_image(boxes, sizes)
-        return boxes, scores, labels, _paste(masks, boxes, sizes) >= cfg["mask_thr_binary"]
+        return boxes, scores, labels, _paste(masks, boxes, image.shape[0], image.shape[1]) >= cfg["mask_thr_binary"]
 
     def _propose(self, sizes: Tensor, class_maps: Sequence[Tensor], box_maps: Sequence[Tensor]) -> Tensor:
         """Return the proposals, shape (N, 4)."""
@@ -84,9 +84,8 @@ def _align(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
     return torch.cat(found)[torch.cat(order).argsort()]
 
 
-def _paste(masks: Tensor, boxes: Tensor, sizes: Tensor) -> Tensor:
+def _paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
     """Resize masks (N, 1, s, s) to their boxes (N, 4) in an image: (N, H, W)."""
-    height, width = _size(sizes[0]), _size(sizes[1])
     left, top, right, bottom = boxes[:, :, None].unbind(1)  # (N, 1) each
     x = (torch.arange(width) + 0.5 - left) / (right - left) * 2 - 1  # (N, W)
     y = (torch.arange(height) + 0.5 - top) / (bottom - top) * 2 - 1  # (N, H)
