@@ -138,4 +138,5 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _decode(head: Any, priors: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:
+    torch._check(deltas.shape[0] > 0)  # the coder asks; a graph can't, and runs on none as well
     return clip(head.bbox_coder.decode(priors, deltas), sizes)

@@ -74,14 +74,13 @@ def _align(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
 
     rois = F.pad(boxes, (1, 0))  # (N, 5), all of image 0
     levels = extractor.map_roi_levels(rois, extractor.num_inputs)
-    found, order = [], []
+    size = extractor.roi_layers[0].output_size
+    cut = features[0].new_zeros(boxes.shape[0], features[0].shape[1], *size)
     for level, layer in enumerate(extractor.roi_layers):
         index = (levels == level).nonzero()[:, 0]
-        size, ratio = layer.output_size, layer.sampling_ratio
-        feature = features[level]
-        found.append(roi_align(feature, rois[index], size, layer.spatial_scale, ratio or -1, layer.aligned))
-        order.append(index)
-    return torch.cat(found)[torch.cat(order).argsort()]
+        ratio = layer.sampling_ratio or -1
+        cut[index] = roi_align(features[level], rois[index], size, layer.spatial_scale, ratio, layer.aligned)
+    return cut
 
 
 def _paste(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
