@@ -4,11 +4,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: install demo demo-detection test test-openmmlab test-peers lint types clean
+.PHONY: install demo demo-detection test test-openmmlab test-lowest test-peers trust lint types clean
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[onedl,demo,deploy,test]'
 	touch $@
@@ -22,6 +22,19 @@ demo-detection: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
 
+# What is promised, tried thousands of times (docs/trust.md); a short run of it is part of `make test`.
+trust: $(READY)
+	cd tests && OMP_NUM_THREADS=1 ../$(PY) -m trust
+
+# The same suite on the lowest versions that pyproject.toml claims, in an environment of its own (8 GB).
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --progress-bar off -c constraints-lowest.txt -e '.[onedl,demo,deploy,test]'
+	touch $@
+
+test-lowest: .venv-lowest/.ready
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --durations 10
+
 # The same suite on the original OpenMMLab releases: a folder put first on PYTHONPATH, no second environment.
 ORIGINALS := mmengine==0.10.7 mmcv-lite==2.1.0 mmsegmentation==1.2.2 mmdet==3.3.0
 
@@ -34,17 +47,19 @@ ORIGINALS := mmengine==0.10.7 mmcv-lite==2.1.0 mmsegmentation==1.2.2 mmdet==3.3.
 test-openmmlab: .openmmlab/.ready
 	PYTHONPATH=$(CURDIR)/.openmmlab OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
 
-# Our weights in mmpretrain's models and theirs in ours. Not in the venv: mmdet would import it wherever mmdet is used.
+# Our weights in the models of mmpretrain and ZCls, and theirs in ours. Not in the venv: mmdet would import mmpretrain
+# wherever mmdet is used.
 MMPRETRAIN := onedl-mmpretrain==1.3.6 model-index==0.1.11 markdown==3.11.3 ordered-set==4.1.0 einops==0.8.2
+ZCLS := zcls==0.15.2
 
 .peers/.ready: $(READY)
 	rm -rf .peers
-	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .peers $(MMPRETRAIN)
+	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .peers $(MMPRETRAIN) $(ZCLS)
 	rm -rf .peers/tests
 	touch $@
 
 test-peers: .peers/.ready
-	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k mmpretrain
+	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k 'mmpretrain or zcls'
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -55,4 +70,4 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .openmmlab .peers work_dirs/demo work_dirs/demo_detection
+	rm -rf $(VENV) .venv-lowest .openmmlab .peers work_dirs/demo work_dirs/demo_detection

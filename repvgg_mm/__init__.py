@@ -7,12 +7,21 @@ are registered as soon as mmengine, whose registries hold them, is there (`openm
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
+from .config_files import config_file
 from .mmcv_ops import finder as _finder
 from .openmmlab import check_installed as _check_installed
 from .openmmlab import register_with_mmengine as _register_with_mmengine
 
 if TYPE_CHECKING:
-    from .models import ImageClassifier, RepVGG, RepVGGClassifier, RepVGGplusClassifier
+    from .models import (
+        ImageClassifier,
+        RepVGG,
+        RepVGGClassifier,
+        RepVGGplusClassifier,
+        create_RepVGGplus_by_name,
+        func_dict,
+        get_RepVGG_func_by_name,
+    )
     from .reparam import RepVGGBlock, convert_state_dict, repvgg_model_convert, whole_model_convert
 
 _finder.install()  # before anybody can import mmcv.ops
@@ -33,7 +42,11 @@ __all__ = [
     "RepVGGBlock",
     "RepVGGClassifier",
     "RepVGGplusClassifier",
+    "config_file",
     "convert_state_dict",
+    "create_RepVGGplus_by_name",
+    "func_dict",
+    "get_RepVGG_func_by_name",
     "repvgg_model_convert",
     "whole_model_convert",
     *_CREATORS,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _NEEDED = ("mmengine", "mmcv")
 _REGISTRATION = "repvgg_mm.registration"
+_behind: list[Callable[[], None]] = []
 
 
 def check_installed() -> None:
@@ -34,6 +35,18 @@ def register_with_mmengine() -> None:
         importlib.import_module(_REGISTRATION)
     elif not any(isinstance(finder, _MMEngineFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MMEngineFinder())
+
+
+def behind_mmengine(call: Callable[[], None]) -> None:
+    """Call a function now if mmengine is imported, else right behind its import; never if it is not imported.
+
+    Args:
+        call: the function; it may import what needs mmengine.
+    """
+    if sys.modules.get("mmengine") is not None:
+        call()
+    else:
+        _behind.append(call)
 
 
 def _is_there(name: str) -> bool:
@@ -63,6 +76,8 @@ class _MMEngineFinder(importlib.abc.MetaPathFinder):
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             importlib.import_module(_REGISTRATION)
+            while _behind:
+                _behind.pop()()
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -1,6 +1,6 @@
 """Registers what configs may name.
 
-Most classes register themselves when they are imported. Four would drag in ``mmengine.model``, whose import takes
+Most classes register themselves when they are imported. Some would drag in ``mmengine.model``, whose import takes
 longer than all of mmengine. For these a function of the same name stands in the registry; when a config first names
 it, it imports the class, which then takes its place (``register_module(force=True)``).
 """
@@ -8,7 +8,7 @@ it, it imports the class, which then takes its place (``register_module(force=Tr
 from importlib import import_module
 from typing import Any
 
-from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
 
 from . import data, engine  # noqa: F401 (register themselves)
 
@@ -16,6 +16,11 @@ _LATER = (
     (MODELS, "RepVGG", "repvgg_mm.models.backbone"),
     (MODELS, "ImageClassifier", "repvgg_mm.models.classifier"),
     (HOOKS, "ReplaySeedHook", "repvgg_mm.engine.seed_hook"),
+    (HOOKS, "RankZeroBuffersHook", "repvgg_mm.engine.rank_buffers"),
+    (HOOKS, "FiniteLossHook", "repvgg_mm.engine.finite"),
+    (HOOKS, "AtomicCheckpointHook", "repvgg_mm.engine.saving"),
+    (HOOKS, "StopSignalHook", "repvgg_mm.engine.interrupts"),
+    (LOOPS, "ResumableEpochLoop", "repvgg_mm.engine.epoch_loop"),
     (OPTIM_WRAPPER_CONSTRUCTORS, "RepVGGOptimWrapperConstructor", "repvgg_mm.engine.weight_decay"),
 )
 

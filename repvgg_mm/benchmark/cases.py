@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..reparam.packed import PackedKernel
+from ..reparam.onednn import PackedKernel
 from .contestants import Contestant, fix_statistics, ours, three_branches
 from .results import Result, Spread
 from .timing import Work, ratio, time_in_turn

@@ -9,9 +9,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
+from ..files import atomic_path
 from .growth import Point
 from .results import Result
-from .writing import replace_file
 
 _DPI = 150
 _PLAIN = ticker.FormatStrFormatter("%g")  # 0.1 instead of 10^-1
@@ -92,5 +92,6 @@ def _draw_group(panel: "plt.Axes", results: Sequence[Result]) -> None:
 
 
 def _save(figure: "plt.Figure", path: Path) -> None:
-    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=_DPI))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
     plt.close(figure)

@@ -3,8 +3,7 @@
 import json
 import os
 import platform
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..files import atomic_path
 from .results import Result
 
 
@@ -79,22 +79,8 @@ def write_json(path: Path, machine: dict[str, Any], results: Sequence[Result], g
         {**asdict(r), "value": r.value._asdict(), "ratio": r.ratio._asdict() if r.ratio else None} for r in results
     ]
     text = json.dumps({"machine": machine, "results": lines, "growth": growth}, indent=1)
-    replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place, then move it there: it is complete or not there.
-
-    Args:
-        path: the file.
-        write: writes to the path that it is given.
-    """
-    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _number(value: float) -> str:

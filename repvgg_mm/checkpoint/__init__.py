@@ -4,21 +4,19 @@ from .errors import CheckpointError
 from .io import StateDictLocation, check_writable, drop_placeholders, find_state_dict, load_checkpoint, save_checkpoint
 from .key_layouts import LAYOUTS, PEERS, from_ours, recognise, to_ours
 from .stored_config import (
-    check_buildable,
     find_config_text,
     find_dataset_meta,
     parse_config,
-    registered_only,
     render_config,
     set_deploy,
 )
+from .stored_parts import take_parts
 
 __all__ = [
     "LAYOUTS",
     "PEERS",
     "CheckpointError",
     "StateDictLocation",
-    "check_buildable",
     "check_writable",
     "drop_placeholders",
     "find_config_text",
@@ -28,9 +26,9 @@ __all__ = [
     "load_checkpoint",
     "parse_config",
     "recognise",
-    "registered_only",
     "render_config",
     "save_checkpoint",
     "set_deploy",
+    "take_parts",
     "to_ours",
 ]

@@ -18,6 +18,8 @@ from .torch_formats import archive_root, read_legacy, read_zip
 from .unpickle import Placeholder
 
 _WRAPPERS = ("state_dict", "model")  # mmengine, mmseg, mmdet and the authors' train.py; the authors' RepVGGplus
+_EMA_WRAPPERS = ("ema", "state_dict_ema", "model_ema")  # the authors' RepVGGplus; timm; torchvision's references
+_COUNTER = "n_averaged"  # of torch's AveragedModel, beside the weights in `module.`
 _DDP_PREFIX = "module."
 _DROPPED = object()
 _OPEN = object()
@@ -45,6 +47,8 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
         raise CheckpointError(f"{path} is a folder, not a checkpoint file")
     if not path.exists():
         raise FileNotFoundError(f"no such checkpoint file: {path}")
+    if not path.is_file():  # opening a pipe would wait for ever, a device may never end
+        raise CheckpointError(f"{path} is no regular file but a pipe, a socket or a device")
     if path.suffix == SUFFIX:
         return read_safetensors(path)
     try:
@@ -99,7 +103,8 @@ def find_state_dict(checkpoint: object, ema: bool = False) -> StateDictLocation:
     Args:
         checkpoint: What `load_checkpoint` returned: a state dict, or a dict with one under `state_dict` or `model`.
         ema: Ask for the averaged weights. mmengine's EMAHook swaps them when it saves: the averaged ones are under
-            `state_dict`, the raw ones under `ema_state_dict`. The authors' RepVGGplus code has them under `ema`.
+            `state_dict`, the raw ones under `ema_state_dict`. Others have them under `ema`, `state_dict_ema` or
+            `model_ema`.
 
     Returns:
         The weights, without DDP's `module.` at the front if every name has it. A `module` further inside stays.
@@ -111,10 +116,11 @@ def find_state_dict(checkpoint: object, ema: bool = False) -> StateDictLocation:
     where = "the checkpoint" if wrapper is None else f"the checkpoint's {wrapper!r}"
     found: Any = checkpoint if wrapper is None or not isinstance(checkpoint, dict) else checkpoint[wrapper]
     _check_weights(found, where)
-    prefix = ""
-    while all(name.startswith(prefix + _DDP_PREFIX) for name in found):
+    prefix, names = "", [name for name in found if name != _COUNTER]
+    while names and all(name.startswith(prefix + _DDP_PREFIX) for name in names):
         prefix += _DDP_PREFIX
-    state_dict = OrderedDict((name[len(prefix) :], tensor.detach()) for name, tensor in found.items())
+    names = names if prefix else list(found)
+    state_dict = OrderedDict((name[len(prefix) :], found[name].detach()) for name in names)
     versions, _ = drop_placeholders(getattr(found, "_metadata", None))
     if isinstance(versions, dict):
         stripped = {f"{name}."[len(prefix) : -1]: v for name, v in versions.items() if f"{name}.".startswith(prefix)}
@@ -135,8 +141,9 @@ def _ema_wrapper(checkpoint: object) -> str:
         raw = checkpoint.get("ema_state_dict")
         if isinstance(raw, dict):  # `steps` is the counter of mmengine's averaged model: the two were swapped
             return "state_dict" if "steps" in raw and "state_dict" in checkpoint else "ema_state_dict"
-        if isinstance(checkpoint.get("ema"), dict):
-            return "ema"
+        found = next((key for key in _EMA_WRAPPERS if isinstance(checkpoint.get(key), dict)), None)
+        if found is not None:
+            return found
     raise CheckpointError(f"the checkpoint holds no EMA weights: {_describe(checkpoint)}")
 
 
@@ -266,7 +273,7 @@ def _clean(value: Any, path: str, dropped: list[str], done: dict[int, object]) -
 def _clean_dict(value: dict[Any, Any], path: str, dropped: list[str], done: dict[int, object]) -> object:
     copy = type(value)()
     for key, item in value.items():
-        where = f"{path}.{key}" if path else str(key)
+        where = f"{path}.{key!s:.80}" if path else f"{key!s:.80}"  # cut: a long key in itself, and again, adds up
         clean_key, clean_item = _clean(key, where, dropped, done), _clean(item, where, dropped, done)
         if clean_key is not _DROPPED and clean_item is not _DROPPED:
             copy[clean_key] = clean_item

@@ -1,8 +1,8 @@
 """The training config that mmengine stores in a checkpoint as Python text: read, changed, written, never executed.
 
 `mmengine.Config.fromstring` executes the text, and mmengine's registry imports and calls whatever a `type` names. A
-checkpoint from somebody else could run anything that way, so the text is read as literals only, and a model is built
-from it only after `check_buildable`, inside `registered_only`.
+checkpoint from somebody else could run anything that way, so the text is read as literals only, and only what
+`take_parts` takes from it is built.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ import ast
 import keyword
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .errors import CheckpointError
 
-_SCOPES = ("mmengine", "mmseg", "mmdet", "mmpretrain")
 _BACKBONES = ("RepVGG", "RepVGGplus")
-_TYPE = re.compile(rf"(?:(?:{'|'.join(_SCOPES)})\.)?[A-Za-z_]\w*")
-_MODULE = re.compile(r"(?:repvgg_mm|mmseg|mmdet|mmpretrain)(?:\.[A-Za-z_]\w*)*")
-# Names, modes, numbers as text. Brackets, slashes and file suffixes are what code, paths and addresses need: mmcv and
-# mmdet evaluate some string arguments (nms `type`, `warp_mode`) and load some files while they build (`teacher_ckpt`).
-_HARMLESS = re.compile(r"(?!.*\.(?:py|pth?|pkl|ckpt|bin|json|ya?ml)$)[\w .,+-]*")
-_WEIGHT_KEYS = ("init_cfg", "pretrained")  # read by init_weights() alone, never while building
 _WIDTH = 110
+_LONGEST = 150_000  # characters; configs have 5,000 to 50,000, and parsing takes up to 14 s for a million
+_LARGEST_BITS = 1000  # of an integer: Python refuses to print very large ones
 
 
 def find_config_text(checkpoint: object) -> str | None:
@@ -82,12 +76,16 @@ def parse_config(text: str) -> dict[str, Any]:
             if name == "_base_" or len(statement.targets) > 1:
                 raise _refusal(statement)
             cfg[name] = _literal(statement.value)
-    except (RecursionError, MemoryError, TypeError) as error:  # nested too deeply; a list as a key
+    except CheckpointError:
+        raise
+    except (RecursionError, MemoryError, TypeError, ValueError) as error:  # too deep; a list as a key; endless digits
         raise CheckpointError(f"the stored config cannot be read ({type(error).__name__})") from None
     return cfg
 
 
 def _parse(text: str) -> list[ast.stmt]:
+    if len(text) > _LONGEST:
+        raise CheckpointError(f"the stored config has {len(text)} characters, more than the {_LONGEST} that are read")
     try:
         return ast.parse(text).body
     except SyntaxError as error:
@@ -105,8 +103,10 @@ def _refusal(node: ast.AST) -> CheckpointError:
 def _literal(node: ast.expr) -> Any:
     """Turn one expression into its value."""
     match node:
-        case ast.Constant(value=str() | int() | float() | None):
+        case ast.Constant(value=str() | float() | None):
             return node.value
+        case ast.Constant(value=int() as number) if number.bit_length() <= _LARGEST_BITS:
+            return number
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float()) | ast.Name()):
             return -_literal(node.operand)
         case ast.Name(id="inf" | "nan"):  # how mmengine prints such a float
@@ -215,56 +215,3 @@ def _walk(value: Any, keys: tuple[object, ...]) -> Iterator[tuple[tuple[object, 
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _walk(item, (*keys, key))
-
-
-def check_buildable(cfg: dict[str, Any]) -> None:
-    """Refuse a stored config whose model could run something else than models when it is built.
-
-    Build it inside `registered_only`, and do not call `init_weights()` on it: `init_cfg` may name any file or address.
-
-    Args:
-        cfg: As from `parse_config`.
-
-    Raises:
-        CheckpointError: If there is no model; a `type` is not the plain name of a class (or one with the scope of an
-            OpenMMLab package); a scope or custom import is of another package; or a text in the model could be code,
-            a path or an address.
-    """
-    if not isinstance(cfg.get("model"), dict):
-        raise CheckpointError("the stored config has no model")
-    for keys, value in _walk(cfg["model"], ("model",)):
-        if keys[-1] == "type" and not (isinstance(value, str) and _TYPE.fullmatch(value)):
-            raise _not_buildable(keys, value, "is not the name of a registered class")
-        if keys[-1] == "_scope_" and value not in _SCOPES:
-            raise _not_buildable(keys, value, "is not an OpenMMLab package")
-        if isinstance(value, str) and not _HARMLESS.fullmatch(value) and not set(keys) & set(_WEIGHT_KEYS):
-            raise _not_buildable(keys, value, "could be code, a path or an address")
-    if cfg.get("default_scope") not in (None, *_SCOPES):
-        raise _not_buildable(("default_scope",), cfg["default_scope"], "is not an OpenMMLab package")
-    custom = cfg.get("custom_imports") or {}
-    imports = custom.get("imports", ()) if isinstance(custom, dict) else (custom,)
-    for module in (imports,) if isinstance(imports, str) else imports or ():
-        if not (isinstance(module, str) and _MODULE.fullmatch(module)):
-            raise _not_buildable(("custom_imports",), module, "is not a module of repvgg_mm or OpenMMLab")
-
-
-def _not_buildable(keys: tuple[object, ...], value: object, reason: str) -> CheckpointError:
-    place = ".".join(map(str, keys))
-    return CheckpointError(f"stored config: {place}={value!r:.80} {reason}; give a config of your own with --config")
-
-
-@contextmanager
-def registered_only() -> Iterator[None]:
-    """Build from mmengine's registries by registered name alone.
-
-    A name that is not registered makes mmengine import it: `type='x'` runs `x.py` of the working folder, and
-    `type='mmengine.put_text'` writes a file. In here that is a KeyError, as for any unknown name.
-    """
-    from mmengine.registry import registry
-
-    original = registry.get_object_from_string
-    registry.get_object_from_string = lambda name: None
-    try:
-        yield
-    finally:
-        registry.get_object_from_string = original

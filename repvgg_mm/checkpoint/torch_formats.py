@@ -39,8 +39,11 @@ def read_zip(file: io.BufferedReader, mapped: bool = False) -> object:
     Raises:
         Exception: Any kind, when the file is damaged or hostile.
     """
+    size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive, ThreadPoolExecutor() as threads:
         root = archive_root(archive)
+        if sum(info.file_size for info in archive.infolist()) > size:
+            raise pickle.UnpicklingError("its records overlap: together they are larger than the file")
         memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)) if mapped else None
         byteorder = f"{root}/byteorder"
         if byteorder in archive.namelist() and _record(file, archive.getinfo(byteorder)) != b"little":
@@ -59,7 +62,7 @@ def read_zip(file: io.BufferedReader, mapped: bool = False) -> object:
         info = archive.getinfo(f"{root}/data.pkl")
         pickled = _record(file, info)
         _check_crc(pickled, info)
-        result = PlainUnpickler(io.BytesIO(pickled), load_storage).load()
+        result = PlainUnpickler(io.BytesIO(pickled), size, load_storage).load()
         for check in checks:
             check.result()
         return result
@@ -80,21 +83,24 @@ def read_legacy(file: io.BufferedReader) -> object:
     size = os.fstat(file.fileno()).st_size
     buffers: dict[str, bytearray] = {}
     loaded: dict[str, Tensor] = {}
+    left = size
 
     def load_storage(dtype: torch.dtype, key: str, numel: int, view: object = None) -> Tensor:
+        nonlocal left
         if key not in loaded:
             nbytes = numel * dtype.itemsize
-            if view is not None or not 0 <= nbytes <= size:
-                raise pickle.UnpicklingError(f"storage {key!r} is a view or larger than the file")
+            if view is not None or not 0 <= nbytes <= left:
+                raise pickle.UnpicklingError(f"storage {key!r} is a view, or the storages are larger than the file")
+            left -= nbytes
             buffers[key] = bytearray(nbytes)
             loaded[key] = _flat_tensor(buffers[key], dtype)
         return _checked(loaded[key], dtype, numel)
 
-    if PlainUnpickler(file).load() != LEGACY_MAGIC or PlainUnpickler(file).load() != LEGACY_PROTOCOL:
+    if PlainUnpickler(file, size).load() != LEGACY_MAGIC or PlainUnpickler(file, size).load() != LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("a pickle that torch.save did not write")
-    PlainUnpickler(file).load()  # sizes of C types on the machine that saved it
-    result = PlainUnpickler(file, load_storage).load()
-    keys = PlainUnpickler(file).load()
+    PlainUnpickler(file, size).load()  # sizes of C types on the machine that saved it
+    result = PlainUnpickler(file, size, load_storage).load()
+    keys = PlainUnpickler(file, size).load()
     if not isinstance(keys, list) or set(keys) != set(buffers):
         raise pickle.UnpicklingError("its list of storages does not fit its tensors")
     for key in keys:

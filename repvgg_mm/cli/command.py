@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..openmmlab import check_installed
+from ..files import DISK_ERRORS
+from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -51,15 +52,20 @@ def user_input() -> Iterator[None]:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a command line and exit with its code; bad input becomes one line on stderr and exit code 2.
+    """Run a command line and exit with its code; bad input or a full disk becomes one line on stderr and exit code 2.
 
     Args:
         main: parses and works; returns the exit code.
     """
+    behind_mmengine(_hush)
     try:
         sys.exit(main())
     except (InputError, FileNotFoundError) as error:
         refusal: Exception = error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        refusal = error
     except ValueError as error:
         from ..checkpoint.errors import CheckpointError
 
@@ -68,6 +74,12 @@ def run(main: Callable[[], int]) -> None:
         refusal = error
     print(f"error: {one_line(refusal)}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _hush() -> None:
+    from ..engine.noise import hush
+
+    hush()
 
 
 def one_line(error: BaseException) -> str:

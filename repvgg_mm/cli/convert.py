@@ -8,7 +8,9 @@ Example:
     python tools/convert.py RepVGG-A0-train.pth timm.safetensors --to timm        # the same form, with timm's names
     python tools/convert.py epoch_120.pth deployed.pth --publish                  # deployed-RepVGG-A0-1a2b3c4d.pth
 
-Exit code: 0 written; 1 the outputs of both forms differ, nothing written; 2 bad input, nothing written.
+Every block is proven from its tensors alone; the whole model as well, where it is known.
+
+Exit code: 0 written; 1 the two forms differ, nothing written; 2 bad input, nothing written.
 """
 
 import argparse
@@ -27,13 +29,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known.add_argument("-a", "--arch", help="architecture, to compare the backbone's outputs: A0 ... B3g4, D2se")
     known.add_argument("--config", help="config of the whole model, to compare its outputs")
     known.add_argument(
-        "--to", metavar="LAYOUT", help="change the names only, to those of authors, mmpretrain, timm or repvgg_mm"
+        "--to", metavar="LAYOUT", help="change the names only, to those of authors, mmpretrain, timm, zcls or repvgg_mm"
     )
     parser.add_argument(
         "--publish",
         action="store_true",
         help="write weights only, and add to OUT's name the architecture (of the backbone; not if the name has it, or "
         "if it is one's own) and the first 8 digits of the file's SHA-256",
+    )
+    parser.add_argument(
+        "--eps",
+        type=float,
+        help="what the blocks' batch normalisations add to the variance, which no state dict holds; by default the "
+        "config's, that of the code base which has such names, or 1e-5, which is said then",
     )
     parser.add_argument("--ema", action="store_true", help="convert the EMA weights instead of the trained ones")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
@@ -52,9 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.to:
             conversion = rename_checkpoint(args.checkpoint, args.to, args.ema, args.trust_checkpoint)
         else:
-            conversion = convert_checkpoint(args.checkpoint, args.arch, args.config, args.ema, args.trust_checkpoint)
+            conversion = convert_checkpoint(
+                args.checkpoint, args.arch, args.config, args.ema, args.trust_checkpoint, args.eps
+            )
     for note in conversion.notes:
         print(note)
+    worst = conversion.worst_block
+    if worst:
+        (exact_limit, own_limit), own_dtype = worst.limits, str(worst.dtype).removeprefix("torch.")
+        print(
+            f"every block on a random input, branches against fused kernel: worst is {worst.block}, relative error "
+            f"{worst.exact.relative:.2e} in float64 (limit {exact_limit:.0e}), "
+            f"{worst.own.relative:.2e} in {own_dtype} (limit {own_limit:.0e})"
+        )
     if conversion.difference:
         print(
             f"outputs of both forms on a fixed input: largest absolute error {conversion.difference.absolute:.2e}, "

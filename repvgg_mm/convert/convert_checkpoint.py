@@ -3,11 +3,11 @@
 Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3 (arXiv:2101.03697).
 """
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..checkpoint import (
     PEERS,
+    check_writable,
     drop_placeholders,
     find_config_text,
     find_state_dict,
@@ -28,11 +29,13 @@ from ..checkpoint import (
     to_ours,
 )
 from ..checkpoint.errors import CheckpointError
-from ..reparam.convert import block_prefixes, convert_state_dict, nothing_to_convert
+from ..files import move_into_place, workplace
+from ..reparam.block_tensors import block_prefixes
+from ..reparam.convert import convert_state_dict, nothing_to_convert
 from ..reparam.difference import FLOAT_TOLERANCE, TOLERANCE, Difference
-from .publish import publish
-
-DEFAULT_EPS = 1e-5
+from .block_proof import BlockProof, prove_blocks
+from .eps import choose_eps
+from .publish import bare_weights, published_name
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Conversion:
         tolerance: limit of the relative difference of both forms' outputs.
         difference: of the outputs on a fixed input; None if the model is not known.
         notes: lines for the user.
+        proofs: for each block converted, how far its two forms are apart.
     """
 
     content: Any
@@ -54,17 +58,29 @@ class Conversion:
     tolerance: float
     difference: Difference | None = None
     notes: list[str] = field(default_factory=list)
+    proofs: list[BlockProof] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
-        """Whether the outputs were compared and differ too much; a NaN does."""
-        return self.difference is not None and not self.difference.relative <= self.tolerance
+        """Whether a block's two forms, or the outputs of the two models, differ too much; a NaN does."""
+        models_differ = self.difference is not None and not self.difference.relative <= self.tolerance
+        return models_differ or any(proof.failed for proof in self.proofs)
+
+    @property
+    def worst_block(self) -> BlockProof | None:
+        """The block whose two forms are furthest apart, measured by the limits; None if none was converted."""
+        return max(self.proofs, key=lambda proof: proof.exceedance, default=None)
 
 
 def convert_checkpoint(
-    path: str, arch: str | None = None, config: str | None = None, ema: bool = False, trust: bool = False
+    path: str,
+    arch: str | None = None,
+    config: str | None = None,
+    ema: bool = False,
+    trust: bool = False,
+    eps: float | None = None,
 ) -> Conversion:
-    """Convert the RepVGG blocks of a checkpoint file, and compare both forms where the model is known.
+    """Convert the RepVGG blocks of a checkpoint file, and prove it: block by block, and whole if the model is known.
 
     Args:
         path: checkpoint with RepVGG blocks in training form, anywhere in it; or of a RepVGG of another code base.
@@ -73,13 +89,15 @@ def convert_checkpoint(
             stored in the checkpoint serves.
         ema: take the EMA weights.
         trust: unpickle the file, which may run code in it.
+        eps: what the blocks' batch normalisations add to the variance; by default the config's, the code base's that
+            the names are of, or 1e-5, which a note says.
 
     Returns:
         The conversion.
 
     Raises:
         CheckpointError: if the file can't be converted.
-        ValueError: if ``arch`` or ``config`` does not fit it.
+        ValueError: if ``arch``, ``config`` or ``eps`` does not fit it.
         FileNotFoundError: if a file is missing.
     """
     loaded = load_checkpoint(path, trust, mapped=True)
@@ -89,32 +107,41 @@ def convert_checkpoint(
     if peer in PEERS:
         weights = _translated(path, weights)
         notes.append(f"named as in {peer}: written with our names, and without the config of its model, if any")
-    prefixes = block_prefixes(weights)
-    if not prefixes:
+    if not block_prefixes(weights):
         raise CheckpointError(f"{path}: {nothing_to_convert(weights)}")
     cfg = _read_config({} if peer in PEERS else loaded, config, notes)
-    pair = _build_pair(arch, cfg, config is not None, notes)
+    pair = None if cfg is None or arch is not None else _build_pair(cfg, config is not None, notes)
+    eps, note = choose_eps(eps, pair.eps if pair else None, weights, cfg)
+    notes += [note] if note else []
+    if arch is not None:
+        from .model_pair import pair_from_arch  # imports OpenMMLab: only where a model is built
+
+        pair = pair_from_arch(arch, eps)
+    conversion = _convert(path, weights, eps, notes)
+    converted = conversion.content
+    if found.wrapper is not None or config is not None:
+        conversion.content = _wrap(loaded, converted, cfg, notes)
+    if pair:
+        conversion.difference = pair.compare(weights, converted, path)
+    return conversion
+
+
+def _convert(path: str, weights: Mapping[str, Tensor], eps: float, notes: list[str]) -> Conversion:
+    """Convert a state dict and prove each block."""
+    prefixes = block_prefixes(weights)
     try:
-        converted = convert_state_dict(weights, pair.eps if pair else DEFAULT_EPS)
+        converted = convert_state_dict(weights, eps)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    proofs = prove_blocks(weights, converted, prefixes, eps)
     # Copied (tied ones once), so that no tensor is a view of the mapped file, which lives as long as its last view.
     untouched = deepcopy({key: tensor for key, tensor in weights.items() if key in converted})
     converted.update(untouched)
     dropped = [key for key in weights if key not in converted and not key.startswith(tuple(prefixes))]
     if dropped:
         notes.append(f"{len(dropped)} tensors of auxiliary heads left out: only training needs them")
-    wrapped = found.wrapper is not None or config is not None
-    conversion = Conversion(
-        content=_wrap(loaded, converted, cfg, notes) if wrapped else converted,
-        blocks=len(prefixes),
-        untouched=untouched,
-        tolerance=min(TOLERANCE.get(tensor.dtype, FLOAT_TOLERANCE) for tensor in converted.values()),
-        notes=notes,
-    )
-    if pair:
-        conversion.difference = pair.compare(weights, converted, path)
-    return conversion
+    tolerance = max(TOLERANCE.get(proof.dtype, FLOAT_TOLERANCE) for proof in proofs)
+    return Conversion(converted, len(prefixes), untouched, tolerance, notes=notes, proofs=proofs)
 
 
 def rename_checkpoint(path: str, layout: str, ema: bool = False, trust: bool = False) -> Conversion:
@@ -148,31 +175,42 @@ def rename_checkpoint(path: str, layout: str, ema: bool = False, trust: bool = F
 
 
 def write_conversion(conversion: Conversion, out: str, force: bool = False, hash_in_name: bool = False) -> str:
-    """Write a conversion, then read the file back and compare all that had to stay as it was.
+    """Write a conversion, read the file back, compare every tensor to the bit, and only then give it its name.
 
     Args:
         conversion: what to write.
         out: file to write.
         force: overwrite it.
-        hash_in_name: write weights alone, with architecture and hash in the file's name; see ``checkpoint.publish``.
+        hash_in_name: write weights alone, with architecture and hash in the file's name; see ``publish``.
 
     Returns:
         The file written.
 
     Raises:
         FileExistsError: if the file exists and may not be overwritten.
-        CheckpointError: if a tensor outside the blocks is not identical to the bit; the file is removed.
+        CheckpointError: if what was read back is not what was to be written; nothing is written then.
+        OSError: if the file can't be written.
     """
-    if hash_in_name:
-        out = str(publish(conversion.content, out))
-    else:
-        save_checkpoint(conversion.content, out, force)
-    written = find_state_dict(load_checkpoint(out, mapped=True)).state_dict
-    changed = [key for key, tensor in conversion.untouched.items() if not same_bits(tensor, written[key])]
+    check_writable(out, force or hash_in_name)
+    content = bare_weights(conversion.content) if hash_in_name else conversion.content
+    with workplace(out) as folder:
+        temporary = folder / Path(out).name
+        save_checkpoint(content, temporary)
+        _compare_with_file(find_state_dict(content).state_dict, temporary, out)
+        target = published_name(temporary, out, content) if hash_in_name else Path(out)
+        return str(move_into_place(temporary, target))
+
+
+def _compare_with_file(weights: Mapping[str, Tensor], file: Path, out: str) -> None:
+    """Refuse a file that does not hold the very tensors that it should."""
+    try:
+        written = find_state_dict(load_checkpoint(file, mapped=True)).state_dict
+    except CheckpointError as error:
+        raise CheckpointError(f"{out} was not written: it can't be read back: {error}") from error
+    changed = [key for key in weights if key not in written or not same_bits(weights[key], written[key])]
+    changed += [key for key in written if key not in weights]
     if changed:
-        os.unlink(out)
-        raise CheckpointError(f"{out} was removed: {len(changed)} tensors changed on the way to disk: {changed[:3]}")
-    return out
+        raise CheckpointError(f"{out} was not written: {len(changed)} tensors changed on the way: {changed[:3]}")
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -214,22 +252,16 @@ def _read_config(loaded: object, config: str | None, notes: list[str]) -> dict[s
         return None
 
 
-def _build_pair(arch: str | None, cfg: dict[str, Any] | None, trusted: bool, notes: list[str]) -> Any:
-    """Build both forms; a stored config that can't be built leaves the proof out, one that was given is an error."""
-    if arch is None and cfg is None:
-        notes.append("outputs not compared: the model is not known, give -a ARCH or --config CONFIG")
-        return None
-    from .model_pair import pair_from_arch, pair_from_config  # imports OpenMMLab: only where a model is built
+def _build_pair(cfg: dict[str, Any], trusted: bool, notes: list[str]) -> Any:
+    """Build both forms; with a stored config that can't be built there is no whole model, one given is an error."""
+    from .model_pair import pair_from_config  # imports OpenMMLab: only where a model is built
 
-    if arch is not None:
-        return pair_from_arch(arch)
-    assert cfg is not None
     try:
         return pair_from_config(cfg, trusted)
     except (CheckpointError, KeyError, ImportError) as error:
         if trusted:
             raise
-        notes.append(f"outputs not compared: the config inside the checkpoint can't be built here ({error})")
+        notes.append(f"blocks are compared, not the whole model: the config inside can't be built here ({error})")
         return None
 
 

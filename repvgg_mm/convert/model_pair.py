@@ -1,19 +1,18 @@
 """Both forms of one model, built from an architecture's name or from a config, to compare them."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from ..checkpoint import check_buildable, registered_only, set_deploy
+from ..checkpoint import set_deploy, take_parts
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import fill_backbone, load_weights
+from ..engine.gate import build_model
+from ..engine.limits import limits
 from ..models import RepVGG
 from ..reparam import RepVGGBlock
 from ..reparam.difference import Difference
@@ -28,11 +27,13 @@ class ModelPair:
         train: training form.
         deploy: deployed form.
         backbone_only: whether the two are backbones, to be filled from a part of the weights.
+        stored: whether the model is from a config inside a file.
     """
 
     train: nn.Module
     deploy: nn.Module
     backbone_only: bool
+    stored: bool = False
 
     @property
     def eps(self) -> float:
@@ -67,14 +68,16 @@ class ModelPair:
         load = fill_backbone if self.backbone_only else load_weights
         load(self.train, weights, source)
         load(self.deploy, converted, source)
-        return compare_models(self.train, self.deploy)
+        with limits(self.stored):
+            return compare_models(self.train, self.deploy)
 
 
-def pair_from_arch(arch: str) -> ModelPair:
+def pair_from_arch(arch: str, eps: float) -> ModelPair:
     """Build the backbone of an architecture in both forms.
 
     Args:
         arch: name, as in ``RepVGG``.
+        eps: what the batch normalisations add to the variance.
 
     Returns:
         The pair.
@@ -82,7 +85,7 @@ def pair_from_arch(arch: str) -> ModelPair:
     Raises:
         ValueError: if the name is unknown.
     """
-    return ModelPair(RepVGG(arch), RepVGG(arch, deploy=True), backbone_only=True)
+    return ModelPair(RepVGG(arch, norm_cfg={"type": "BN", "eps": eps}), RepVGG(arch, deploy=True), backbone_only=True)
 
 
 def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:
@@ -98,14 +101,10 @@ def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:
     Raises:
         CheckpointError: if the config does not describe a model with RepVGG, or may not be built.
     """
-    cfg = dict(deepcopy(cfg))
-    if not trusted:
-        check_buildable(cfg)
-    import_modules_from_strings(**cfg.get("custom_imports", {"imports": []}))
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    with nullcontext() if trusted else registered_only():
-        train = MODELS.build(Config(cfg).model)  # Config: the libraries read their settings as attributes
+    cfg = dict(deepcopy(cfg)) if trusted else take_parts(cfg)
+    with limits(stored=not trusted):
+        train = build_model(Config(cfg))  # Config: the libraries read their settings as attributes
         if not set_deploy(cfg["model"]):
             raise CheckpointError("the config has no model with type='RepVGG'")
-        deploy = MODELS.build(Config(cfg).model)
-    return ModelPair(train, deploy, backbone_only=False)
+        deploy = build_model(Config(cfg))
+    return ModelPair(train, deploy, backbone_only=False, stored=not trusted)

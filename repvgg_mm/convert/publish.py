@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..checkpoint.architecture import backbone_prefix, guess_arch
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.io import find_state_dict, save_checkpoint
 from ..checkpoint.key_layouts import PEERS, recognise, to_ours
+from ..files import move_into_place, workplace
 
 _HASH_DIGITS = 8  # what torch.hub.load_state_dict_from_url(..., check_hash=True) looks for after the last dash
 
@@ -37,19 +37,45 @@ def publish(checkpoint: object, out: str | Path, ema: bool = False) -> Path:
         CheckpointError: if the checkpoint holds no weights.
         FileNotFoundError: if the folder does not exist.
     """
-    out = Path(out)
+    weights = bare_weights(checkpoint, ema)
+    with workplace(out) as folder:
+        temporary = folder / Path(out).name
+        save_checkpoint(weights, temporary)
+        return move_into_place(temporary, published_name(temporary, out, weights))
+
+
+def bare_weights(checkpoint: object, ema: bool = False) -> OrderedDict[str, Tensor]:
+    """Take the weights out of a checkpoint, each tensor without the larger one that it may be a piece of.
+
+    Args:
+        checkpoint: what ``load_checkpoint`` returned, or a state dict.
+        ema: take the EMA weights.
+
+    Returns:
+        State dict.
+
+    Raises:
+        CheckpointError: if the checkpoint holds no weights.
+    """
     weights = find_state_dict(checkpoint, ema).state_dict
     for name, tensor in weights.items():
         weights[name] = _alone(tensor)
-    temporary = out.with_name(f".{out.stem}.{uuid.uuid4().hex}{out.suffix}")
-    try:
-        save_checkpoint(weights, temporary)
-        stem = with_arch(out.stem, _arch(weights))
-        published = out.with_name(f"{stem}-{_sha256(temporary)[:_HASH_DIGITS]}{out.suffix}")
-        os.replace(temporary, published)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return published
+    return weights
+
+
+def published_name(file: Path, out: str | Path, weights: Mapping[str, Tensor]) -> Path:
+    """Name a file by what it holds.
+
+    Args:
+        file: what was written.
+        out: the name that it was to have.
+        weights: what is in it.
+
+    Returns:
+        ``out`` with the architecture and the first digits of the file's SHA-256 in its name.
+    """
+    out = Path(out)
+    return out.with_name(f"{with_arch(out.stem, _arch(weights))}-{_sha256(file)[:_HASH_DIGITS]}{out.suffix}")
 
 
 def _arch(weights: Mapping[str, Tensor]) -> str | None:

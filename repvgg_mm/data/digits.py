@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..files import move_into_place, workplace
 from .scenes import CLASSES, PALETTE, SPLITS, Material, Scene, Split, draw_scene, load_material
 
 SETTINGS_FILE = "digits.json"
@@ -110,14 +110,14 @@ def make_digits(
         return
     materials = {split: load_material(split) for split in SPLITS}
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as workplace:
-        partial = Path(workplace) / target.name  # not the workplace itself: that one is closed to other users
+    with workplace(target) as folder:
+        partial = folder / target.name
         for split in SPLITS:
             write_classification(partial, settings, split, materials[split])
             write_scenes(partial, settings, split, materials[split])
         (partial / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
         try:
-            partial.rename(target)
+            move_into_place(partial, target)
         except OSError:  # another process may have been quicker
             if not is_complete(target, settings):
                 raise

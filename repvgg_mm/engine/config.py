@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config_files import config_file
+
 
 def load_config(
     path: str, work_dir: str | None = None, options: Mapping[str, Any] | None = None, launcher: str = "none"
@@ -13,7 +15,7 @@ def load_config(
     """Read a config file and apply the flags that training and testing share.
 
     Args:
-        path: config file (.py, .json, .yaml).
+        path: config file (.py, .json, .yaml), or the name of one that comes with repvgg_mm.
         work_dir: where logs and checkpoints go; by default ``work_dirs/<name of the config>``.
         options: ``--cfg-options``: dotted keys and their values. A top-level ``data_root`` also reaches the datasets,
             which mmengine would leave as they were.
@@ -26,8 +28,7 @@ def load_config(
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a config.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"config {path} does not exist")
+    path = config_file(path)
     try:
         cfg = Config.fromfile(path)
     except (SyntaxError, OSError, AttributeError, KeyError) as error:

@@ -8,36 +8,15 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from ..reparam import RepVGGBlock
-from ..reparam.block import ConvBN
-
-
-def equivalent_kernel_l2(block: RepVGGBlock) -> Tensor:
-    """Sum the squares of a block's equivalent kernel, each output channel as if its batch normalisation were undone.
-
-    Outside the centre that is the 3x3 kernel itself. In the centre, where 3x3 and 1x1 kernel add up with the scales
-    ``t3`` and ``t1`` of their batch normalisations, it is ``(k3 * t3 + k1 * t1)^2 / (t3^2 + t1^2)``. No gradient
-    flows into the scales.
-
-    Args:
-        block: in training form.
-
-    Returns:
-        Scalar, differentiable with respect to both kernels.
-    """
-    dense, pointwise = block.rbr_dense.conv.weight, block.rbr_1x1.conv.weight
-    t3, t1 = _scale(block.rbr_dense), _scale(block.rbr_1x1)
-    centre = dense[:, :, 1:2, 1:2]
-    around = dense.square().sum() - centre.square().sum()
-    return around + ((centre * t3 + pointwise * t1).square() / (t3.square() + t1.square())).sum()
 
 
 def add_custom_l2(model: nn.Module, groups: Mapping[int, dict[str, Any]], weight_decay: float) -> None:
     """Decay the equivalent kernels of a model's RepVGG blocks, and their 3x3 and 1x1 kernels no longer.
 
-    The model's losses receive ``loss_custom_l2``, half the weight decay times ``equivalent_kernel_l2`` of all blocks
+    The model's losses receive ``loss_custom_l2``, half the weight decay times ``get_custom_L2()`` of all blocks
     that train: its gradient is what weight decay would add.
 
     Args:
@@ -70,12 +49,5 @@ class _CustomL2:
     def __call__(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if kwargs.get("mode") != "loss":
             return output
-        terms = [decay * equivalent_kernel_l2(block) for block, decay in zip(self.blocks, self.decays, strict=True)]
+        terms = [decay * block.get_custom_L2() for block, decay in zip(self.blocks, self.decays, strict=True)]
         return {**output, "loss_custom_l2": 0.5 * torch.stack(terms).sum()}
-
-
-def _scale(branch: ConvBN) -> Tensor:
-    bn = branch.bn
-    assert bn.running_var is not None
-    scale = torch.rsqrt(bn.running_var + bn.eps)
-    return (scale * bn.weight if bn.affine else scale).detach().reshape(-1, 1, 1, 1)

@@ -1,6 +1,7 @@
 """Start a run, with several processes on a machine without GPUs, too: mmengine leaves that to the user."""
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from .noise import hush_logger
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -21,7 +24,9 @@ def build_runner(cfg: Config) -> Runner:
         The runner; it builds its data sets when its loops are asked for.
     """
     prepare_cpu_processes(cfg)
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    hush_logger(runner.logger)
+    return runner
 
 
 def prepare_cpu_processes(cfg: Config) -> None:
@@ -29,14 +34,17 @@ def prepare_cpu_processes(cfg: Config) -> None:
 
     mmengine calls ``torch.cuda.set_device`` under every launcher, and hands DDP a device number. So the gloo group is
     made here (mmengine respects one that exists), DDP is told to use the CPU, and SyncBN, which refuses CPU tensors,
-    becomes BN.
+    becomes BN. As with GPUs, ``env_cfg.dist_cfg.timeout`` says for how many seconds a process waits for one that does
+    not answer before it gives up.
 
     Args:
         cfg: the run's config, with ``launcher``; changed in place.
 
     Raises:
-        ValueError: if the launcher is none that works without GPUs, or its environment variables are missing.
+        ValueError: if the launcher is none that works without GPUs, its environment variables are missing, or the
+            timeout is no number of seconds.
     """
+    timeout = _timeout(cfg)
     if cfg.get("launcher", "none") == "none" or torch.cuda.is_available():
         return
     if cfg.launcher != "pytorch":
@@ -44,7 +52,7 @@ def prepare_cpu_processes(cfg: Config) -> None:
     if "RANK" not in os.environ:
         raise ValueError("--launcher pytorch needs torchrun: see tools/dist_train.sh")
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timeout)
     cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     changed = _replace_sync_bn(cfg.model)
     if changed:
@@ -60,6 +68,29 @@ def leave_processes() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Tell whether an error means that another process of the run does not answer any more, or has ended.
+
+    Args:
+        error: what a training raised.
+
+    Returns:
+        Whether it does; torch has a class of its own for NCCL's and the store's errors, but not for gloo's.
+    """
+    if not dist.is_initialized():
+        return False
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _timeout(cfg: Config) -> timedelta | None:
+    seconds = ((cfg.get("env_cfg") or {}).get("dist_cfg") or {}).get("timeout")
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ValueError(f"env_cfg.dist_cfg.timeout={seconds!r} must be a number of seconds above 0")
+    return timedelta(seconds=seconds)
 
 
 def _replace_sync_bn(node: Any) -> int:

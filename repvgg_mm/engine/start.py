@@ -6,10 +6,11 @@ from urllib.parse import urlsplit
 import torch
 from mmengine.config import Config
 
-from ..checkpoint import CheckpointError, find_state_dict, load_checkpoint, recognise
+from ..checkpoint import CheckpointError, find_state_dict, recognise
+from .loading import Loader
 
 
-def check_start(cfg: Config) -> None:
+def check_start(cfg: Config, trust: bool = False) -> None:
     """Refuse a config that asks for mixed precision without a GPU, or starts from a file that does not fit.
 
     mmengine takes the tensors of ``load_from`` and ``--resume FILE`` by name and only warns of those that don't match:
@@ -17,6 +18,7 @@ def check_start(cfg: Config) -> None:
 
     Args:
         cfg: the run's config.
+        trust: unpickle the file, which may run code in it.
 
     Raises:
         ValueError: if AMP is asked for and there is no GPU.
@@ -28,11 +30,11 @@ def check_start(cfg: Config) -> None:
         raise ValueError("AMP needs a GPU: mmengine's AmpOptimWrapper has no CPU form, in bfloat16 neither")
     path = cfg.get("load_from")
     if path and urlsplit(path).scheme == "":  # mmengine downloads the others
-        _check_checkpoint(path, bool(cfg.get("resume")))
+        _check_checkpoint(path, bool(cfg.get("resume")), trust)
 
 
-def _check_checkpoint(path: str, resume: bool) -> None:
-    loaded = load_checkpoint(path)
+def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
+    loaded = Loader(trust, resume).load(path)
     layout = recognise(find_state_dict(loaded).state_dict)
     if layout not in (None, "repvgg_mm"):
         flag = "--resume" if resume else "load_from"

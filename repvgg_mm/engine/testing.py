@@ -1,31 +1,17 @@
 """A runner ready to test a checkpoint, in training or deployed form."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from itertools import zip_longest
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoint import (
-    check_buildable,
-    find_config_text,
-    find_dataset_meta,
-    find_state_dict,
-    load_checkpoint,
-    parse_config,
-    registered_only,
-    set_deploy,
-)
-from ..checkpoint.errors import CheckpointError
-from ..checkpoint.pretrained import load_weights
 from ..data.images import ImageFolder
-from ..reparam.convert import is_deployed, switch_to_deploy
-from .config import apply_options, load_config
+from ..reparam.convert import switch_to_deploy
+from .gate import Opened, open_model
 from .launch import build_runner
 
 
@@ -56,45 +42,30 @@ def build_test_runner(
         ValueError: if config and checkpoint don't fit, or there is nothing to convert.
         FileNotFoundError: if a file is missing.
     """
-    loaded = load_checkpoint(checkpoint, trust)
-    cfg = load_config(config, work_dir, options, launcher) if config else stored_config(loaded, checkpoint)
-    if not config:
-        apply_options(cfg, options or {})
-        cfg.launcher, cfg.work_dir = launcher, work_dir or "work_dirs/test"
-    weights = find_state_dict(loaded).state_dict
-    if is_deployed(weights) and cfg.get("model"):
-        set_deploy(cfg.model)
-    cfg.load_from, cfg.resume = None, False
-    with nullcontext() if config else registered_only():
-        runner = build_runner(cfg)
-        _ = runner.test_loop  # builds the data set: a wrong path shows here
+    opened = open_model(checkpoint, config, ["test"], trust, work_dir=work_dir, options=options, launcher=launcher)
+    runner = build_limited_runner(opened)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_weights(model, weights, checkpoint)
-    check_classes(find_dataset_meta(loaded), runner.test_loop.dataloader.dataset, checkpoint)
+    opened.fill(model)
+    check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, checkpoint)
     if deploy:
         switch_blocks(model)
     return runner
 
 
-def stored_config(loaded: object, path: str) -> Config:
-    """Return the config inside a checkpoint, read as data; it is never run as Python.
+def build_limited_runner(opened: Opened) -> Runner:
+    """Build the runner of a file's config; it is built, and tests later, inside the limits of that config.
 
     Args:
-        loaded: the checkpoint.
-        path: where it came from, for messages.
+        opened: File and config.
 
     Returns:
-        The config.
-
-    Raises:
-        CheckpointError: if there is none, or one that only running it would build.
+        The runner, without the file's weights.
     """
-    text = find_config_text(loaded)
-    if text is None:
-        raise CheckpointError(f"{path} holds no config: give one (--config; before the checkpoint in tools/test.py)")
-    cfg = parse_config(text)
-    check_buildable(cfg)
-    return Config(cfg)
+    with opened.limits():
+        runner = build_runner(opened.cfg)
+        _ = runner.test_loop  # builds the data set: a wrong path shows here
+    runner.test = opened.within(runner.test)
+    return runner
 
 
 def switch_blocks(model: nn.Module) -> None:

@@ -2,34 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import MODELS, init_default_scope
-from torch import nn
 
-from ..checkpoint import (
-    check_writable,
-    drop_placeholders,
-    find_dataset_meta,
-    find_state_dict,
-    load_checkpoint,
-    registered_only,
-    render_config,
-    set_deploy,
-)
+from ..checkpoint import check_writable, drop_placeholders, render_config, set_deploy
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.pretrained import load_weights
-from ..engine.config import load_config
-from ..engine.testing import stored_config
-from ..reparam.convert import is_deployed, switch_to_deploy
+from ..engine.gate import Opened, open_model
+from ..files import move_into_place, workplace
+from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
 from .calibration import CalibrationImages
 from .exported_file import SUFFIXES, open_exported
@@ -88,25 +73,34 @@ def export_checkpoint(
         FileExistsError: if ``out`` exists and may not be overwritten.
     """
     target = _check_target(out, int8, force)
-    model, cfg, about = _build(checkpoint, config, trust)
+    opened = open_model(checkpoint, config, ["calibration"] if int8 else [], trust)
+    about = _describe(opened, config or checkpoint)
+    with opened.limits():
+        return _export(opened, about, target, (batch, 3, *size), int8)
+
+
+def _export(
+    opened: Opened, about: Mapping[str, Any], target: Path, shape: tuple[int, int, int, int], int8: int
+) -> Export:
+    """Build, convert, write and compare; all of it inside the limits of the config."""
+    model = opened.build()
     network = Network(model)
-    shape = (batch, 3, *size)
-    calibration: Batches = CalibrationImages(cfg, model, int8, shape) if int8 else []
+    calibration: Batches = CalibrationImages(opened.cfg, model, int8, shape) if int8 else []
     probe = next(iter(calibration), fixed_input(shape))
     try:
         wanted = network.run_by_branches(probe)
     except RuntimeError as error:  # sizes that don't meet again where a neck adds maps
         raise ValueError(
-            f"--size {size[0]} {size[1]}: the network can't run on it, try multiples of 32: {error}"
+            f"--size {shape[2]} {shape[3]}: the network can't run on it, try multiples of 32: {error}"
         ) from error
     outputs = {name: tuple(tensor.shape) for name, tensor in zip(network.output_names(probe), wanted, strict=True)}
     switch_to_deploy(model)
     if int8:
-        print_log(f"8 bits: calibrating with {len(calibration) * batch} training images", logger="current")
-    with TemporaryDirectory(dir=target.parent, prefix=".export") as folder:
-        plain = Path(folder) / "float32.onnx"
+        print_log(f"8 bits: calibrating with {len(calibration) * shape[0]} training images", logger="current")
+    with workplace(target) as folder:
+        plain = folder / "float32.onnx"
         write_onnx(network, probe, list(outputs), plain)
-        made = _finish(plain, calibration, about, Path(folder) / target.name)
+        made = _finish(plain, calibration, about, folder / target.name)
         difference = compare_outputs(wanted, open_exported(str(made))(probe))
         tolerance = None if int8 else FLOAT_TOLERANCE
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
@@ -117,9 +111,10 @@ def export_checkpoint(
 def _move(made: Path, target: Path) -> list[Path]:
     """Put the file, or both, in their place; a break between the two leaves no .xml with the wrong .bin."""
     if target.suffix != ".xml":
-        return [made.replace(target)]
+        return [move_into_place(made, target)]
     target.unlink(missing_ok=True)
-    return [made.with_suffix(".bin").replace(target.with_suffix(".bin")), made.replace(target)]
+    weights = move_into_place(made.with_suffix(".bin"), target.with_suffix(".bin"))
+    return [weights, move_into_place(made, target)]
 
 
 def _check_target(out: str, int8: int, force: bool) -> Path:
@@ -137,27 +132,11 @@ def _check_target(out: str, int8: int, force: bool) -> Path:
     return target
 
 
-def _build(checkpoint: str, config: str | None, trust: bool) -> tuple[nn.Module, Config, dict[str, Any]]:
-    """Build the model in the form that the file has; return it with its config and what the export is to say."""
-    loaded = load_checkpoint(checkpoint, trust)
-    weights = find_state_dict(loaded).state_dict
-    cfg = load_config(config) if config else stored_config(loaded, checkpoint)
-    if not cfg.get("model"):
-        raise ValueError(f"{config or checkpoint}: the config has no model")
-    deployed = deepcopy(cfg.to_dict())
-    set_deploy(deployed)
-    if is_deployed(weights):
-        set_deploy(cfg.model)
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    with nullcontext() if config else registered_only():
-        model = MODELS.build(cfg.model)
-    load_weights(model, weights, checkpoint)
-    return model, cfg, _describe(deployed, loaded, config or checkpoint)
-
-
-def _describe(cfg: dict[str, Any], loaded: object, source: str) -> dict[str, Any]:
+def _describe(opened: Opened, source: str) -> dict[str, Any]:
     """Collect what the file is to say about itself; refuse before long work what it can't hold."""
-    dataset_meta, _ = drop_placeholders(find_dataset_meta(loaded))
+    cfg = deepcopy(opened.given)
+    set_deploy(cfg)
+    dataset_meta, _ = drop_placeholders(opened.dataset_meta)
     try:
         about = {"config": render_config(cfg), "preprocess": _preprocess(cfg)}
         if dataset_meta:

@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
+from .seal import check_seal
 
 ABOUT = "repvgg_mm"
 """Name of the entry in a file's metadata that holds, as JSON, what repvgg_mm knows about the model."""
+
+SEALED = "sealed"
+"""Key in it that says that the file has a check sum; see `seal`."""
 
 SUFFIXES = (".onnx", ".xml")
 
@@ -125,19 +129,22 @@ def open_exported(path: str) -> Exported:
     Raises:
         FileNotFoundError: if the file, or the .bin of a .xml, is missing.
         ImportError: if its runtime is not installed.
-        CheckpointError: if the runtime can't read it.
+        CheckpointError: if it is not what was written, or the runtime can't read it.
     """
     kind = OpenVinoFile if Path(path).suffix == ".xml" else OnnxFile
     parts = [path, str(Path(path).with_suffix(".bin"))] if kind is OpenVinoFile else [path]
     for part in parts:
         if not Path(part).is_file():
             raise FileNotFoundError(f"{part} does not exist")
+    sealed = check_seal(path)  # before native code reads it
     try:
         exported = kind(path)
     except ImportError as error:
         raise ImportError(f"{path} needs {error.name}: pip install 'repvgg_mm[deploy]'") from error
     except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
         raise CheckpointError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
+    if exported.about.get(SEALED) and not sealed:
+        raise CheckpointError(f"{path} is damaged: its check sum is missing; export it again")
     if len(exported.shape) != 4 or not all(isinstance(side, int) for side in exported.shape):
         raise CheckpointError(f"{path} takes {_by(exported.shape)}: only a fixed shape of 4 numbers can be run here")
     return exported

@@ -1,15 +1,13 @@
 """A runner ready to test an exported file: data, preprocessing, decoding and metrics are those of its config."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from mmengine.runner import Runner
 
-from ..checkpoint import find_dataset_meta, registered_only, set_deploy
-from ..engine.config import apply_options, load_config
-from ..engine.launch import build_runner
-from ..engine.testing import check_classes, stored_config
+from ..checkpoint import set_deploy
+from ..engine.gate import open_config
+from ..engine.testing import build_limited_runner, check_classes
 from ..reparam.difference import fixed_input
 from .exported_file import open_exported
 from .network import take_place
@@ -38,21 +36,13 @@ def build_exported_runner(
     """
     exported = open_exported(path)
     about = {"meta": {"cfg": exported.about.get("config"), "dataset_meta": exported.about.get("dataset_meta")}}
-    cfg = load_config(config, work_dir, options) if config else stored_config(about, path)
-    if not config:
-        apply_options(cfg, options or {})
-        cfg.work_dir = work_dir or "work_dirs/test"
-    if not cfg.get("model"):
-        raise ValueError(f"{config} has no model: give the config that {path} was exported with")
-    set_deploy(cfg.model)
-    cfg.load_from, cfg.resume, cfg.launcher = None, False, "none"
-    with nullcontext() if config else registered_only():
-        runner = build_runner(cfg)
-        _ = runner.test_loop  # builds the data set: a wrong path shows here
+    opened = open_config(path, about, config, ["test"], {}, work_dir=work_dir, options=options)
+    set_deploy(opened.cfg.model)
+    runner = build_limited_runner(opened)
     device = next(runner.model.parameters()).device
     try:
         take_place(runner.model, exported, fixed_input(exported.shape).to(device))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
-    check_classes(find_dataset_meta(about), runner.test_loop.dataloader.dataset, path)
+    check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, path)
     return runner

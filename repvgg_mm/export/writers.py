@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .exported_file import ABOUT
+from .exported_file import ABOUT, SEALED
 from .network import Network
+from .seal import BLANK, ENTRY, seal
 
 INPUT = "images"
 
@@ -86,7 +87,7 @@ def quantize_onnx(source: Path, calibration: Batches, path: Path) -> None:
 
 
 def describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
-    """Add to an .onnx file what `open_exported` finds as ``about``.
+    """Add to an .onnx file what `open_exported` finds as ``about``, and its check sum.
 
     Args:
         path: the file, written anew.
@@ -95,8 +96,9 @@ def describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
     import onnx
 
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {ABOUT: json.dumps(about)})
+    onnx.helper.set_model_props(model, {ABOUT: json.dumps({**about, SEALED: True}), ENTRY: BLANK})
     onnx.save(model, path)
+    seal(path)
 
 
 def write_openvino(source: Path, calibration: Batches, about: Mapping[str, Any], path: Path) -> None:
@@ -118,8 +120,10 @@ def write_openvino(source: Path, calibration: Batches, about: Mapping[str, Any],
             model = nncf.quantize(
                 model, nncf.Dataset(calibration, lambda images: images.numpy()), subset_size=len(calibration)
             )
-    model.set_rt_info(json.dumps(about), [ABOUT])
+    model.set_rt_info(json.dumps({**about, SEALED: True}), [ABOUT])
+    model.set_rt_info(BLANK, [ENTRY])
     openvino.save_model(model, path, compress_to_fp16=False)  # by default it would round the weights
+    seal(path)
 
 
 @contextmanager

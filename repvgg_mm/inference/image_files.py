@@ -1,7 +1,6 @@
 """Running a predictor over image files, and writing its pictures and results."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..files import atomic_path
 from .predictors import Prediction, Predictor
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -105,7 +105,8 @@ def infer_images(
         report(index, path, prediction)
     results = {"task": predictor.task, "classes": predictor.classes, **about, "images": entries, "skipped": skipped}
     text = json.dumps(results, indent=1) + "\n"
-    _replace(pictures[0].parent.parent / RESULTS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with atomic_path(pictures[0].parent.parent / RESULTS) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return len(skipped)
 
 
@@ -144,14 +145,5 @@ def check_readable(path: Path) -> None:
 
 
 def _write_png(array: NDArray[np.uint8], path: Path) -> None:
-    _replace(path, lambda temporary: Image.fromarray(array).save(temporary, format="PNG"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it is either complete or as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG")

@@ -8,7 +8,7 @@ import colorsys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,9 @@ from mmengine.visualization import Visualizer
 from numpy.typing import NDArray
 from torch import nn
 
-from ..checkpoint import (
-    check_buildable,
-    find_dataset_meta,
-    find_state_dict,
-    load_checkpoint,
-    registered_only,
-    set_deploy,
-)
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.pretrained import load_weights
-from ..engine.config import load_config
-from ..engine.testing import stored_config, switch_blocks
-from ..reparam.convert import is_deployed
+from ..engine.gate import open_model
+from ..engine.testing import switch_blocks
 
 TOP = 5  # classes of a classification that are reported
 LEAST_SIDE = 256  # pixels; a smaller picture has no room for the label of its class
@@ -67,6 +57,7 @@ class Predictor(ABC):
 
     task: str
     model: nn.Module
+    limits: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(self, cfg: Config, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
         """Remember the classes and build the model; see the class."""
@@ -78,9 +69,14 @@ class Predictor(ABC):
     def build(self, cfg: Config) -> None:
         """Build the model, without weights, and what goes before and after it."""
 
-    @abstractmethod
     def __call__(self, path: str) -> Prediction:
         """Predict one image file."""
+        with self.limits():
+            return self.predict(path)
+
+    @abstractmethod
+    def predict(self, path: str) -> Prediction:
+        """Predict one image file; inside the limits of the config."""
 
 
 class Classifier(Predictor):
@@ -99,7 +95,7 @@ class Classifier(Predictor):
         self.model = MODELS.build(cfg.model).to(get_device()).eval()
 
     @torch.no_grad()
-    def __call__(self, path: str) -> Prediction:
+    def predict(self, path: str) -> Prediction:
         """Report the best classes and write the best one on the picture."""
         from PIL import Image
 
@@ -133,7 +129,7 @@ class Segmentor(Predictor):
         self.model = self.inferencer.model
         self.model.dataset_meta = {"classes": self.classes, "palette": self.palette}  # type: ignore[assignment]
 
-    def __call__(self, path: str) -> Prediction:
+    def predict(self, path: str) -> Prediction:
         """Report each class's share of the pixels and lay the classes' colours over the picture."""
         output = self.inferencer(path, return_vis=True, opacity=0.5)
         mask = np.asarray(output["predictions"])
@@ -157,7 +153,7 @@ class Detector(Predictor):
         self.model = self.inferencer.model
         self.inferencer.visualizer.dataset_meta = {"classes": self.classes, "palette": self.palette}
 
-    def __call__(self, path: str) -> Prediction:
+    def predict(self, path: str) -> Prediction:
         """Report every object, best first, and draw those with a score of 0.3 or more (mmdet's threshold)."""
         output = self.inferencer(path, return_vis=True)
         found = output["predictions"][0]
@@ -190,26 +186,21 @@ def build_predictor(config: str | None, checkpoint: str, deploy: bool = False, t
         ValueError: if config and checkpoint don't fit, or the config is of no known task.
         FileNotFoundError: if a file is missing.
     """
-    loaded = load_checkpoint(checkpoint, trust)
-    weights = find_state_dict(loaded).state_dict
-    cfg = load_config(config) if config else stored_config(loaded, checkpoint)
+    opened = open_model(checkpoint, config, ["pipeline"], trust)
+    cfg = opened.cfg
     dataset = cfg.get("test_dataloader", {}).get("dataset", {})
-    steps = dataset.get("transforms", dataset.get("pipeline"))
-    if not cfg.get("model") or not steps:
-        raise ValueError(f"{config or checkpoint}: the config has no model, or no pipeline in test_dataloader.dataset")
-    if not config:
-        check_buildable({"model": {"pipeline": steps}})
-    if is_deployed(weights):
-        set_deploy(cfg.model)
+    if not dataset.get("transforms", dataset.get("pipeline")):
+        raise ValueError(f"{config or checkpoint}: the config has no pipeline in test_dataloader.dataset")
     scope = cfg.get("default_scope", "mmengine")
     kinds: dict[str, Callable[..., Predictor]] = {"mmseg": Segmentor, "mmdet": Detector, "mmengine": Classifier}
     kind = kinds.get(scope)
     if kind is None or (kind is Classifier and "transforms" not in dataset):
         raise ValueError(f"default_scope={scope!r} is none that can be inferred: mmseg, mmdet, or our ImageClassifier")
     init_default_scope(scope)
-    with nullcontext() if config else registered_only():
-        predictor = kind(cfg, *_class_names(loaded, cfg, checkpoint))
-    load_weights(predictor.model, weights, checkpoint)
+    with opened.limits():
+        predictor = kind(cfg, *_class_names(opened.dataset_meta, cfg, checkpoint))
+    predictor.limits = opened.limits
+    opened.fill(predictor.model)
     if deploy:
         switch_blocks(predictor.model)
     return predictor
@@ -231,12 +222,12 @@ def _build_inferencer(kind: Any, cfg: Config, visualizer: str, **options: Any) -
     return inferencer
 
 
-def _class_names(loaded: object, cfg: Config, source: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+def _class_names(known: dict[str, Any], cfg: Config, source: str) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
     """Return names and colours of the classes: the checkpoint's, or those of the config's data set."""
-    known = find_dataset_meta(loaded)
     if not known.get("classes"):
         dataset = cfg.test_dataloader.dataset
-        kind = DATASETS.get(f"{cfg.get('default_scope', 'mmengine')}.{dataset.type}")
+        name = dataset.get("type")
+        kind = DATASETS.get(f"{cfg.get('default_scope', 'mmengine')}.{name}") if isinstance(name, str) else None
         known = {**getattr(kind, "METAINFO", {}), **dataset, **dataset.get("metainfo", {})}
     classes, palette = known.get("classes"), known.get("palette")
     if not isinstance(classes, (list, tuple)) or not classes:

@@ -13,7 +13,7 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from repvgg_mm.mmcv_ops.precision import at_least_float32
+from .precision import at_least_float32
 
 # Stride, padding and dilation, each as height and width, then convolution groups and offset groups.
 Geometry = tuple[int, int, int, int, int, int, int, int]

@@ -1,6 +1,7 @@
 """What ``import mmcv._ext`` gives where mmcv has no compiled one: every operator that torchvision can stand in for.
 
-Python loads this file under the name ``mmcv._ext`` (see ``repvgg_mm.mmcv_ops``), so its imports must be absolute.
+Python loads this file as the package ``mmcv._ext`` (see ``finder``), and the files beside it as modules of that package:
+they must import each other relatively.
 While it is imported, mmcv asks for more than a hundred functions by ``hasattr``. All of them exist here; those not
 served raise NotImplementedError when they are called, not before, so that a model which never calls them runs.
 """
@@ -12,16 +13,16 @@ from typing import NoReturn
 
 import torchvision
 
-from repvgg_mm.mmcv_ops.deform_conv import (
+from .deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
     deform_conv_forward,
     modulated_deform_conv_backward,
     modulated_deform_conv_forward,
 )
-from repvgg_mm.mmcv_ops.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
-from repvgg_mm.mmcv_ops.nms import nms, softnms
-from repvgg_mm.mmcv_ops.roi_align import roi_align_backward, roi_align_forward
+from .focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
+from .nms import nms, softnms
+from .roi_align import roi_align_backward, roi_align_forward
 
 __all__ = [
     "deform_conv_backward_input",
@@ -61,7 +62,7 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
 
     Raises:
         AttributeError: For names with a leading underscore. No operator has one, but Python and its tools probe for
-            many (``__path__``, ``__wrapped__``).
+            many (``__wrapped__``).
     """
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

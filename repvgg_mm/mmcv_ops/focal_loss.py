@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repvgg_mm.mmcv_ops.precision import at_least_float32
+from .precision import at_least_float32
 
 
 def _signed_logits(logits: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:

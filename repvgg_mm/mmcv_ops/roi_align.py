@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from repvgg_mm.mmcv_ops.precision import at_least_float32
+from .precision import at_least_float32
 
 _MAX_MODE = 0
 

@@ -25,7 +25,8 @@ _NUM_STAGES = 4
 class RepVGG(BaseModule):
     """Plain stack of RepVGG blocks that returns the feature maps of the chosen stages.
 
-    Weights and feature maps are in ``torch.channels_last``, whatever the images come in: there is nothing to switch on.
+    Feature maps are in ``torch.channels_last``, whatever the images come in: there is nothing to switch on. Weights are
+    contiguous, as ``parameters_to_vector``, ``LBFGS`` and ``torch.nn.utils.prune`` need them.
 
     Args:
         arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'``, ``'plus-L2pse'`` or a dict with the fields of ``Arch``.
@@ -39,7 +40,9 @@ class RepVGG(BaseModule):
         deploy: build the deployed form.
         in_channels: channels of the image.
         padding_mode: of the 3x3 convolutions, as in ``nn.Conv2d``.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or another initialisation of mmengine.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` or another initialisation of mmengine. The checkpoint is
+            a path, an address or a name such as ``'timm://repvgg_a2.rvgg_in1k'``; with ``stem='adapt'`` weights for
+            3 channels fit other ``in_channels``; see ``checkpoint.pretrained.load_pretrained``.
 
     Raises:
         ValueError: if an argument is out of its choices; the message lists them.
@@ -83,7 +86,6 @@ class RepVGG(BaseModule):
             blocks = self._build_blocks(channels, width, stride, per_block[index], layer)
             self._add_stage(self.arch.parts[index + 1], blocks)
             channels, layer = width, layer + len(blocks)
-        self.to(memory_format=torch.channels_last)
         self._freeze()
 
     def _build_blocks(
@@ -180,7 +182,8 @@ class RepVGG(BaseModule):
         """Initialise as ``init_cfg`` says; pretrained weights must fill the whole backbone.
 
         Raises:
-            ValueError: if the pretrained file fills nothing, or only a part of the backbone.
+            ValueError: if the pretrained file fills nothing, or only a part of the backbone, or can't be had; or if
+                ``init_cfg`` has an unknown key.
         """
         from ..checkpoint.pretrained import load_pretrained
 
@@ -191,7 +194,16 @@ class RepVGG(BaseModule):
         super().init_weights()
         self.init_cfg = given
         for cfg in pretrained:
-            load_pretrained(self, cfg["checkpoint"], cfg.get("prefix"))
+            load_pretrained(self, **_pretrained_arguments(cfg))
+
+
+def _pretrained_arguments(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("type", "checkpoint", "prefix", "stem", "map_location")  # the last is mmengine's: we load to the CPU
+    unknown = [key for key in cfg if key not in known]
+    if unknown or "checkpoint" not in cfg:
+        wrong = f"unknown {unknown}" if unknown else "missing checkpoint"
+        raise ValueError(f"init_cfg={dict(cfg)!r}: {wrong}; its keys are {', '.join(known)}")
+    return {key: cfg[key] for key in known[1:4] if key in cfg}
 
 
 def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:

@@ -7,14 +7,11 @@ Source: the authors' repository, github.com/DingXiaoH/RepVGG (MIT licence), ``re
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..archs import Arch
 from ..reparam.convert import TrainingOnly
-from .backbone import RepVGG
 
 AUX_PARTS = ("stage1", "stage2", "stage3_first")
 """The parts of the backbone that have an auxiliary head."""
@@ -38,7 +35,6 @@ class AuxiliaryHead(nn.Sequential, TrainingOnly):
             )
         )
         super().__init__(conv_bn_relu, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
-        self.to(memory_format=torch.channels_last)
 
 
 def add_auxiliary_heads(model: nn.Module, arch: Arch, num_classes: int) -> None:
@@ -70,36 +66,3 @@ def auxiliary_logits(model: nn.Module, maps: Mapping[str, Tensor]) -> dict[str, 
     """
     heads = {part: getattr(model, f"{part}_aux", None) for part in AUX_PARTS}
     return {f"{part}_aux": head(maps[part]) for part, head in heads.items() if head is not None}
-
-
-class RepVGGplusClassifier(RepVGG):
-    """RepVGGplus with global average pooling, linear layer and auxiliary heads, named as in the authors' checkpoints.
-
-    Args:
-        arch: see ``RepVGG``; an architecture of RepVGGplus.
-        num_classes: number of classes K.
-        deploy: build the deployed form, without auxiliary heads.
-        **kwargs: further arguments of ``RepVGG``.
-    """
-
-    def __init__(self, arch: Any = "plus-L2pse", num_classes: int = 1000, deploy: bool = False, **kwargs: Any) -> None:
-        """Build backbone, linear layer and auxiliary heads; see the class."""
-        super().__init__(arch, out_indices=(3,), deploy=deploy, **kwargs)
-        self.linear = nn.Linear(self.arch.stage_channels[-1], num_classes)
-        if not deploy:
-            add_auxiliary_heads(self, self.arch, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:  # type: ignore[override]
-        """Classify images (N, 3, H, W).
-
-        Args:
-            x: the images.
-
-        Returns:
-            Logits (N, K); while the auxiliary heads train, a dict of logits under ``'main'``, ``'stage1_aux'``,
-            ``'stage2_aux'`` and ``'stage3_first_aux'``, as from the authors' model.
-        """
-        maps = self.forward_parts(x, [*AUX_PARTS, "stage4"] if self.training else ["stage4"])
-        main = self.linear(maps["stage4"].mean(dim=(2, 3)))
-        auxiliary = auxiliary_logits(self, maps) if self.training else {}
-        return {"main": main, **auxiliary} if auxiliary else main

@@ -3,50 +3,46 @@
 Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3 (arXiv:2101.03697).
 """
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .folded import convolve_by_branches
-from .fuse import BNParams, fuse_branches
-from .kept import KeptKernel
-from .live import can_sum_live_branches, sum_live_branches
-from .packed import can_pack
+from . import batch_statistics, fixed_statistics
+from .branches import ConvBN, bn_params, conv_weight, why_not_fusible
+from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
+from .fuse import BNParams, custom_l2, fuse_branches
+from .kernel_cache import CachedKernel
+from .loading import match_form
 from .recompute import statistics_untouched
 from .se import SEBlock
 
 NormLayer = Callable[[int], nn.Module]
 
 
-class ConvBN(nn.Module):
-    """A convolution without bias and the batch normalisation behind it, under the authors' names.
+class NormSettings(NamedTuple):
+    """What a deployed block remembers of its batch normalisations, to take weights in training form.
 
-    Args:
-        conv: convolution with ``bias=False``.
-        bn: batch normalisation over its output channels.
+    Attributes:
+        eps: number added to the variance.
+        tensors: names of statistics and affine parameters.
     """
 
-    def __init__(self, conv: nn.Conv2d, bn: _BatchNorm) -> None:
-        """Name the two parts; see the class."""
-        super().__init__()
-        self.conv = conv
-        self.bn = bn
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and normalise: (N, C_in, H, W) -> (N, C_out, H', W')."""
-        return self.bn(self.conv(x))
+    eps: float
+    tensors: tuple[str, ...]
 
 
 class RepVGGBlock(nn.Module):
     """3x3 + 1x1 + identity, each with batch normalisation, then ReLU; deployable as one 3x3 convolution.
 
-    The block has three forms that compute the same function: *training* (three branches, live statistics), *folded*
-    (statistics fixed by ``eval()`` on every batch normalisation of the block: one convolution with the equivalent
-    kernel, derived again only after a parameter or statistic changed) and *deployed* (``rbr_reparam`` only).
+    A block in *training form* has three branches; with fixed statistics (``eval()`` on every batch normalisation of
+    the block) it computes them as one convolution. A block in *deployed form* has ``rbr_reparam`` only. Loading weights
+    of the other form converts them or the block, see ``loading``.
 
     Args:
         in_channels: number of channels of the input.
@@ -69,8 +65,8 @@ class RepVGGBlock(nn.Module):
     rbr_identity: _BatchNorm | None
     rbr_reparam: nn.Conv2d | None
     fold: bool = True
-    """False: spell the three branches out, whatever the mode. For proofs and measurements, and for what the exact fast
-    ways leave out: second derivatives while training with live statistics, and hooks on the branches."""
+    """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
+    out: second derivatives while training with batch statistics."""
 
     def __init__(
         self,
@@ -85,13 +81,14 @@ class RepVGGBlock(nn.Module):
         with_cp: bool = False,
         deploy: bool = False,
     ) -> None:
-        """Build the block; see the class."""
         super().__init__()
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
         if se not in (None, "pre", "post"):
             raise ValueError(f"se={se!r} is unknown: choose None, 'pre' or 'post'")
         self.with_cp = with_cp
+        self.stride = stride
+        self.has_identity = in_channels == out_channels and stride == 1
         geometry: dict[str, Any] = {
             "stride": stride,
             "padding": dilation,
@@ -99,21 +96,21 @@ class RepVGGBlock(nn.Module):
             "groups": groups,
             "padding_mode": padding_mode,
         }
+        norm = _batch_norm(norm_layer, out_channels)
+        self.norm: NormSettings | None = _settings(norm)
         self.rbr_reparam = None
         if deploy:
             self.rbr_reparam = nn.Conv2d(in_channels, out_channels, 3, **geometry)
         else:
-            has_identity = in_channels == out_channels and stride == 1
-            self.rbr_identity = _batch_norm(norm_layer, out_channels) if has_identity else None
-            dense = nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry)
-            self.rbr_dense = ConvBN(dense, _batch_norm(norm_layer, out_channels))
-            # Its stride is taken by `_sum_branches`, from the 3x3 convolution.
+            self.rbr_identity = _batch_norm(norm_layer, out_channels) if self.has_identity else None
+            self.rbr_dense = ConvBN(nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry), norm)
+            # Its stride is taken by `_call_branches`, from the 3x3 convolution.
             pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
             self.rbr_1x1 = ConvBN(pointwise, _batch_norm(norm_layer, out_channels))
         self.se = SEBlock(out_channels, out_channels // 16) if se == "pre" else nn.Identity()
-        self.nonlinearity = nn.ReLU(inplace=True)
+        self.nonlinearity = nn.ReLU()
         self.post_se = SEBlock(out_channels, out_channels // 4) if se == "post" else nn.Identity()
-        self._kept: KeptKernel | None = None
+        self._cached: CachedKernel | None = None
 
     @property
     def deployed(self) -> bool:
@@ -129,30 +126,48 @@ class RepVGGBlock(nn.Module):
         Returns:
             Shape (N, C_out, ceil(H / stride), ceil(W / stride)).
         """
-        if self.with_cp and torch.is_grad_enabled() and not self.deployed:
+        if self.with_cp and torch.is_grad_enabled() and not self.deployed and not operators_are_watched(x):
             return checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: statistics_untouched(self))
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        if self.rbr_reparam is not None:
-            out = self._convolve_deployed(x, self.rbr_reparam)
+        way, parts = choose_way(self, x)
+        if parts is None or way is Way.MODULES:
+            out = self._call_branches(x) if self.rbr_reparam is None else self._call_deployed(x, self.rbr_reparam)
         else:
-            norms = self.batch_norms()
-            fixed = not any(bn.training for bn in norms)
-            out = self._convolve_folded(x, norms) if fixed and self.fold else self._sum_branches(x, norms)
-        return self.post_se(self.nonlinearity(self.se(out)))
+            out = self._convolve(x, way, parts)
+        # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
+        in_place = (
+            parts is not None and runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU)
+        )
+        return self.post_se(torch.relu_(out) if in_place else self.nonlinearity(self.se(out)))
 
-    def _sum_branches(self, x: Tensor, norms: list[_BatchNorm]) -> Tensor:
-        if self.fold and can_sum_live_branches(x, self.rbr_dense.conv, norms):
-            return sum_live_branches(x, self.rbr_dense.conv, self.rbr_1x1.conv.weight, norms)
+    def _convolve(self, x: Tensor, way: Way, parts: Parts) -> Tensor:
+        conv, pointwise, norms, _ = parts
+        if way is Way.BATCH_STATISTICS:
+            return batch_statistics.sum_branches(x, conv, pointwise, norms)
+        if way is Way.FIXED_STATISTICS:
+            return fixed_statistics.convolve_once(x, conv, pointwise, [bn_params(bn) for bn in norms])
+        cached = self._cached_kernel(parts)
+        if way is Way.PACKED_KERNEL:
+            return cached.convolve_packed(x, conv)
+        return conv._conv_forward(x, cached.kernel, cached.bias)
+
+    def _call_branches(self, x: Tensor) -> Tensor:
         out = self.rbr_dense(x)
         # A strided 1x1 convolution reads every stride-th pixel. Taking them first is the same function, and avoids
         # oneDNN's weight gradient of a strided 1x1 convolution in channels_last, which crashes (torch 2.14.1).
-        row, column = self.rbr_dense.conv.stride
-        out = out + self.rbr_1x1(x[..., ::row, ::column])
+        row, column = getattr(getattr(self.rbr_dense, "conv", None), "stride", (self.stride, self.stride))
+        out = out + self.rbr_1x1(x if row == column == 1 else x[..., ::row, ::column])
         if self.rbr_identity is not None:
             out = out + self.rbr_identity(x)
         return out
+
+    def _call_deployed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        if self.training and torch.is_grad_enabled() and not operators_are_watched(x):
+            if any(parameter.requires_grad for parameter in conv.parameters()):
+                _say_that_it_is_plain()
+        return conv(x)
 
     def batch_norms(self) -> list[_BatchNorm]:
         """List the batch normalisations of the branches, in training form."""
@@ -165,25 +180,70 @@ class RepVGGBlock(nn.Module):
         Returns:
             Kernel (C_out, C_in / groups, 3, 3) and bias (C_out,), differentiable with respect to all parameters.
 
+        Raises:
+            ValueError: if a branch computes something that no kernel can hold, such as a hook.
+
         Source:
             Paper, section 3.3.
         """
         if self.rbr_reparam is not None:
             assert self.rbr_reparam.bias is not None
             return self.rbr_reparam.weight, self.rbr_reparam.bias
-        return fuse_branches(
-            (self.rbr_dense.conv.weight, _bn_params(self.rbr_dense.bn)),
-            (self.rbr_1x1.conv.weight, _bn_params(self.rbr_1x1.bn)),
-            None if self.rbr_identity is None else _bn_params(self.rbr_identity),
-        )
+        reason = self.why_not_deployable()
+        if reason is not None:
+            raise ValueError(reason)
+        identity = None if self.rbr_identity is None else bn_params(self.rbr_identity)
+        return fuse_branches(_conv_bn_params(self.rbr_dense), _conv_bn_params(self.rbr_1x1), identity)
+
+    def why_not_deployable(self) -> str | None:
+        """Say what no kernel can hold, such as ``'rbr_dense.conv has a forward hook'``; None if nothing is in the way.
+
+        Pruning, normalised weights and parametrizations are not: the weight that they make is what is deployed.
+        """
+        branches = {} if self.deployed else {n: getattr(self, n) for n in ("rbr_dense", "rbr_1x1", "rbr_identity")}
+        for name, branch in branches.items():
+            reason = None if branch is None else why_not_fusible(branch)
+            if reason is not None:
+                return f"{name}{reason}: a deployed block would leave it out; remove it, or merge it into the weight"
+        return None
+
+    def get_custom_L2(self) -> Tensor:
+        """Compute the authors' penalty on the equivalent kernel, to take the place of weight decay on the branches.
+
+        Returns:
+            Scalar, differentiable with respect to the 3x3 and the 1x1 kernel; see ``fuse.custom_l2``.
+
+        Raises:
+            ValueError: if the block is deployed: then the penalty is plain weight decay.
+
+        Source:
+            github.com/DingXiaoH/RepVGG (MIT licence), ``repvggplus_custom_L2.py``.
+        """
+        if self.deployed:
+            raise ValueError("get_custom_L2 needs the training form; a deployed block takes plain weight decay")
+        return custom_l2(_conv_bn_params(self.rbr_dense), _conv_bn_params(self.rbr_1x1))
 
     def switch_to_deploy(self) -> None:
-        """Turn the block into its deployed form, in place; does nothing if it has that form already."""
+        """Turn the block into its deployed form, in place; does nothing if it has that form already.
+
+        Raises:
+            ValueError: if a branch computes something that no kernel can hold, such as a hook.
+        """
         if self.deployed:
             return
         with torch.no_grad():
             kernel, bias = self.get_equivalent_kernel_bias()
+        self.become_deployed(kernel, bias)
+
+    def become_deployed(self, kernel: Tensor, bias: Tensor) -> None:
+        """Put a convolution in the place of the branches.
+
+        Args:
+            kernel: shape (C_out, C_in / groups, 3, 3).
+            bias: shape (C_out,).
+        """
         conv = self.rbr_dense.conv
+        trains = any(parameter.requires_grad for parameter in conv.parameters())
         # Built without memory first: initialising it would use up random numbers.
         reparam = nn.Conv2d(
             conv.in_channels,
@@ -192,61 +252,59 @@ class RepVGGBlock(nn.Module):
             device="meta",
             **{name: getattr(conv, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")},
         )
-        reparam.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
-        reparam.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
+        reparam.weight = nn.Parameter(kernel, requires_grad=trains)
+        reparam.bias = nn.Parameter(bias, requires_grad=trains)
         reparam.train(self.training)
+        settings = {_settings(bn) for bn in self.batch_norms()}
+        self.norm = settings.pop() if len(settings) == 1 else None
         del self.rbr_dense, self.rbr_1x1, self.rbr_identity
-        self._kept = None
+        self._cached = None
         self.rbr_reparam = reparam
 
-    def _convolve_folded(self, x: Tensor, norms: list[_BatchNorm]) -> Tensor:
-        conv, pointwise = self.rbr_dense.conv, self.rbr_1x1.conv.weight
-        sources = _tensors(conv.weight, pointwise, norms)
-        differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in sources)
-        compiled = torch.compiler.is_compiling()
-        if differentiable and not compiled and not torch.jit.is_tracing():
-            return convolve_by_branches(x, conv, pointwise, [_bn_params(bn) for bn in norms])
-        if differentiable or compiled or any(tensor.is_inference() for tensor in sources):
-            return conv._conv_forward(x, *self.get_equivalent_kernel_bias())
-        kept = self._kept_kernel(sources)
-        return kept.convolve_packed(x, conv) if can_pack(x, conv) else conv._conv_forward(x, kept.kernel, kept.bias)
-
-    def _convolve_deployed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        if can_pack(x, conv) and not conv.weight.is_inference():
-            return self._kept_kernel(list(conv.parameters())).convolve_packed(x, conv)
-        return conv(x)
-
-    def _kept_kernel(self, sources: list[Tensor]) -> KeptKernel:
-        kept = self._kept
-        if kept is None or not kept.is_current(sources):
+    def _cached_kernel(self, parts: Parts) -> CachedKernel:
+        settings = [bn.eps for bn in parts.norms]
+        if self._cached is None or not self._cached.is_current(parts.sources, settings):
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._kept = KeptKernel(sources, *self.get_equivalent_kernel_bias())
-        return kept
+                cached = CachedKernel(parts.sources, settings)
+                cached.kernel, cached.bias = self.get_equivalent_kernel_bias()
+            self._cached = cached
+        return self._cached
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        match_form(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> "RepVGGBlock":
-        """Set the mode and forget the kept kernel.
-
-        Writes through ``tensor.data`` leave no trace in the tensor's version. mmengine's EMAHook swaps weights that
-        way before validation, then calls ``eval()``: forgetting here keeps the outputs right.
+        """Set the mode; training frees the cached kernel.
 
         Args:
-            mode: True for live statistics, False for fixed ones.
+            mode: True for batch statistics, False for fixed ones.
 
         Returns:
             The block.
         """
-        self._kept = None
+        if mode:
+            self._cached = None
         super().train(mode)
         return self
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "RepVGGBlock":
-        self._kept = None  # moving or casting replaces `tensor.data`
+        self._cached = None  # frees its memory on the device that the block leaves
         super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the kept kernel out of copies and pickles."""
-        return {**self.__dict__, "_kept": None}
+        """Leave the cached kernel out of copies and pickles."""
+        return {**self.__dict__, "_cached": None}
+
+
+@cache  # once, not once a block and iteration
+def _say_that_it_is_plain() -> None:
+    warnings.warn(
+        "training RepVGG blocks in deployed form: they are a plain network now, without branches and batch "
+        "normalisation; to finetune a RepVGG, train its training form and convert it afterwards",
+        stacklevel=2,
+    )
 
 
 def _batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:
@@ -259,14 +317,10 @@ def _batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:
     return bn
 
 
-def _tensors(dense: Tensor, pointwise: Tensor, norms: list[_BatchNorm]) -> list[Tensor]:
-    """Collect all that the equivalent kernel is derived from."""
-    tensors = [dense, pointwise]
-    for bn in norms:
-        tensors += [t for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias) if t is not None]
-    return tensors
+def _settings(bn: _BatchNorm) -> NormSettings:
+    names = ("running_mean", "running_var", "weight", "bias")
+    return NormSettings(bn.eps, tuple(name for name in names if getattr(bn, name) is not None))
 
 
-def _bn_params(bn: _BatchNorm) -> BNParams:
-    assert bn.running_mean is not None and bn.running_var is not None
-    return BNParams(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+def _conv_bn_params(branch: ConvBN) -> tuple[Tensor, BNParams]:
+    return conv_weight(branch.conv), bn_params(branch.bn)

@@ -6,30 +6,15 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from ..files import save_atomically
 from .block import RepVGGBlock
-from .fuse import BNParams, fuse_branches
+from .block_tensors import BlockTensors, block_prefixes, branch_prefix, check_finite, read_blocks
+from .branches import make_copyable
+from .fuse import fuse_branches
 
-_DENSE = "rbr_dense.conv.weight"
-_BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
 _TRAINING_ONLY_KEY = re.compile(r"(?:^|\.)stage\d(?:_first|_second)?_aux\.")  # the auxiliary heads of RepVGGplus
-_LATER_BLOCK = re.compile(r"(?:^|\.)(?:stage\d+(?:_first|_second)?\.(?:blocks\.)?[1-9]\d*|stage3_second\.blocks\.0)\.$")
-
-
-def block_prefixes(state_dict: Iterable[str]) -> list[str]:
-    """List where the training-form blocks of a state dict live.
-
-    Args:
-        state_dict: its names, with or without the tensors.
-
-    Returns:
-        Prefixes such as ``'backbone.stage1.0.'``, in order of appearance.
-    """
-    prefixes = (key[: match.start(1)] for key in state_dict if (match := _BRANCH_KEY.search(key)))
-    return list(dict.fromkeys(prefixes))
 
 
 def is_deployed(keys: Iterable[str]) -> bool:
@@ -72,30 +57,28 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
         which only training needs, are left out.
 
     Raises:
-        ValueError: if there is no block in training form, or a block lacks a tensor, has one of a wrong shape or a
-            running variance that is negative or not finite.
+        ValueError: if there is no block in training form; if a block is not what it seems, see `read_blocks`; or if a
+            fused kernel does not fit the dtype of the weights.
 
     Source:
         Paper, section 3.3.
     """
-    prefixes = block_prefixes(state_dict)
-    if not prefixes:
+    blocks = read_blocks(state_dict, eps)
+    if not blocks:
         raise ValueError(nothing_to_convert(state_dict))
-    fused = {prefix: _fuse_block(state_dict, prefix, eps) for prefix in prefixes}
+    fused = {prefix: _fuse_block(prefix, block) for prefix, block in blocks.items()}
     converted: OrderedDict[str, Tensor] = OrderedDict()
     for key, tensor in state_dict.items():
         if _TRAINING_ONLY_KEY.search(key):
             continue
-        match = _BRANCH_KEY.search(key)
-        if match is None:
+        prefix = branch_prefix(key)
+        if prefix is None:
             converted[key] = tensor
-            continue
-        prefix = key[: match.start(1)]
-        if prefix in fused:  # the first key of the block: both new tensors take its place
+        elif prefix in fused:  # the first key of the block: both new tensors take its place
             kernel, bias = fused.pop(prefix)
             converted[prefix + "rbr_reparam.weight"] = kernel
             converted[prefix + "rbr_reparam.bias"] = bias
-    _copy_metadata(state_dict, converted, prefixes)
+    _copy_metadata(state_dict, converted, list(blocks))
     return converted
 
 
@@ -120,7 +103,8 @@ def repvgg_model_convert(
         The deployed model.
 
     Raises:
-        ValueError: if the model has no RepVGG block, or ``build_func`` makes another architecture.
+        ValueError: if the model has no RepVGG block, one computes something that no kernel can hold, or ``build_func``
+            makes another architecture.
     """
     if isinstance(save_path, bool):
         do_copy, save_path = save_path, None
@@ -149,13 +133,15 @@ def whole_model_convert(
         The deployed model.
 
     Raises:
-        ValueError: if there is no RepVGG block, or ``deploy_model`` is of another architecture.
+        ValueError: if there is no RepVGG block, one computes something that no kernel can hold, or ``deploy_model`` is
+            of another architecture.
     """
+    make_copyable(train_model)
     converted = _switched(copy.deepcopy(train_model))
     if deploy_model is not None:
         try:
             deploy_model.load_state_dict(converted.state_dict())
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"deploy_model is not the deployed form of train_model: {error}") from error
         converted = deploy_model
     if save_path is not None:
@@ -175,14 +161,20 @@ def switch_to_deploy(model: nn.Module) -> int:
 
     Returns:
         Number of RepVGG blocks in it.
+
+    Raises:
+        ValueError: if a block computes something that no kernel can hold; the model is left as it was.
     """
-    modules = list(model.modules())
-    for module in modules:
+    blocks = {name: module for name, module in model.named_modules() if isinstance(module, RepVGGBlock)}
+    for name, block in blocks.items():
+        reason = block.why_not_deployable()
+        if reason is not None:
+            raise ValueError(f"{name}.{reason}" if name else reason)
+    for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, TrainingOnly):
                 delattr(module, name)
-    blocks = [module for module in modules if isinstance(module, RepVGGBlock)]
-    for block in blocks:
+    for block in blocks.values():
         block.switch_to_deploy()
     return len(blocks)
 
@@ -193,47 +185,11 @@ def _switched(model: nn.Module) -> nn.Module:
     return model
 
 
-def _fuse_block(state_dict: Mapping[str, Tensor], prefix: str, eps: float) -> tuple[Tensor, Tensor]:
-    dense = _take(state_dict, prefix + _DENSE, None)
-    if dense.dim() != 4 or dense.shape[2:] != (3, 3):
-        raise ValueError(f"{prefix}{_DENSE} has shape {tuple(dense.shape)}, not (C_out, C_in / groups, 3, 3)")
-    out_channels, per_group = dense.shape[:2]
-    pointwise = _take(state_dict, f"{prefix}rbr_1x1.conv.weight", (out_channels, per_group, 1, 1))
-    identity = None
-    if any(key.startswith(f"{prefix}rbr_identity.") for key in state_dict) or _must_have_identity(prefix):
-        identity = _take_bn(state_dict, f"{prefix}rbr_identity.", out_channels, eps)
-        if out_channels % per_group:
-            raise ValueError(f"{prefix}{_DENSE} has shape {tuple(dense.shape)}, which fits no identity branch")
-    dense_bn = _take_bn(state_dict, f"{prefix}rbr_dense.bn.", out_channels, eps)
-    pointwise_bn = _take_bn(state_dict, f"{prefix}rbr_1x1.bn.", out_channels, eps)
-    return fuse_branches((dense, dense_bn), (pointwise, pointwise_bn), identity)
-
-
-def _must_have_identity(prefix: str) -> bool:
-    """Every block of a stage but its first keeps stride and channels, so it has an identity branch."""
-    return _LATER_BLOCK.search(prefix) is not None
-
-
-def _take_bn(state_dict: Mapping[str, Tensor], prefix: str, channels: int, eps: float) -> BNParams:
-    mean = _take(state_dict, prefix + "running_mean", (channels,))
-    variance = _take(state_dict, prefix + "running_var", (channels,))
-    if not bool((torch.isfinite(variance) & (variance >= 0)).all()):
-        raise ValueError(
-            f"{prefix}running_var holds a negative or non-finite variance: the training diverged or the file is damaged"
-        )
-    affine = prefix + "weight" in state_dict or prefix + "bias" in state_dict
-    weight = _take(state_dict, prefix + "weight", (channels,)) if affine else None
-    bias = _take(state_dict, prefix + "bias", (channels,)) if affine else None
-    return BNParams(mean, variance, weight, bias, eps)
-
-
-def _take(state_dict: Mapping[str, Tensor], key: str, shape: tuple[int, ...] | None) -> Tensor:
-    if key not in state_dict:
-        raise ValueError(f"{key} is missing: the file does not hold the whole block")
-    tensor = state_dict[key]
-    if shape is not None and tuple(tensor.shape) != shape:
-        raise ValueError(f"{key} has shape {tuple(tensor.shape)}, not {shape}")
-    return tensor
+def _fuse_block(prefix: str, block: BlockTensors) -> tuple[Tensor, Tensor]:
+    kernel, bias = fuse_branches(*block)
+    for name, tensor in (("weight", kernel), ("bias", bias)):
+        check_finite(f"{prefix}rbr_reparam.{name} as {tensor.dtype}", tensor)
+    return kernel, bias
 
 
 def _copy_metadata(source: Mapping[str, Tensor], target: "OrderedDict[str, Tensor]", prefixes: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Fusing the branches of a RepVGG block: pure functions, tensors in, tensors out.
 
-Everything is computed in float64 and differentiable, so that one function serves conversion, regularisation of the
-equivalent kernel and training with fixed statistics. Nothing here draws random numbers or touches a module.
+The algebra of the paper stands here once. Conversion computes it in float64, training with fixed statistics
+(fixed_statistics.py) in the precision of its convolution. All of it is differentiable; nothing draws random numbers
+or touches a module.
 
 Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3 (arXiv:2101.03697).
 """
@@ -56,28 +57,50 @@ def bn_scale_shift(bn: BNParams) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def identity_1x1(channels: int, groups: int, device: torch.device | None = None) -> Tensor:
-    """Return the 1x1 kernel that a grouped convolution needs to be the identity.
+def scaled_kernel(
+    dense: Tensor, pointwise: Tensor, scales: Sequence[Tensor], dtype: torch.dtype, first_row: int = 0
+) -> Tensor:
+    """Add up the kernels of the branches, each scaled by output channel; 1x1 and identity sit in the centre tap.
 
     Args:
-        channels: number of channels C, in and out.
-        groups: number of groups; input channel ``i`` is channel ``i % (C / groups)`` of its group.
-        device: where to make the kernel.
+        dense: kernel of the 3x3 branch, or some rows of it, shape (rows, C_in / groups, 3, 3).
+        pointwise: the same rows of the kernel of the 1x1 branch, shape (rows, C_in / groups, 1, 1).
+        scales: of the 3x3, the 1x1 and, if there is one, the identity branch, shape (rows,) each.
+        dtype: to compute in.
+        first_row: output channel of the first row.
 
     Returns:
-        Kernel of zeros and ones, shape (C, C / groups, 1, 1), float64.
+        Kernel (rows, C_in / groups, 3, 3) of that dtype.
 
     Source:
-        Paper, section 3.3.
+        Paper, figure 4.
     """
-    per_group = channels // groups
-    return torch.eye(per_group, dtype=torch.float64, device=device).repeat(groups, 1)[:, :, None, None]
+    scale3, scale1, *identity = (scale.to(dtype) for scale in scales)
+    kernel = dense.to(dtype) * scale3[:, None, None, None]
+    kernel[:, :, 1:2, 1:2] += pointwise.to(dtype) * scale1[:, None, None, None]
+    for scale0 in identity:
+        kernel[identity_taps(kernel, first_row)] += scale0
+    return kernel
+
+
+def identity_taps(kernel: Tensor, first_row: int = 0) -> tuple[Tensor | int, ...]:
+    """Index the taps that are 1 in an identity kernel: output channel i reads channel i % (C / groups) of its group.
+
+    Args:
+        kernel: some rows of a kernel, shape (rows, C / groups, 3, 3).
+        first_row: output channel of the first row.
+
+    Returns:
+        Index; ``kernel[index]`` has shape (rows,).
+    """
+    rows = torch.arange(len(kernel), device=kernel.device)
+    return rows, (rows + first_row) % kernel.shape[1], 1, 1
 
 
 def fuse_branches(
     dense: tuple[Tensor, BNParams], pointwise: tuple[Tensor, BNParams], identity: BNParams | None
 ) -> tuple[Tensor, Tensor]:
-    """Fuse the three branches of a block into the kernel and bias of one 3x3 convolution.
+    """Fuse the three branches of a block into the kernel and bias of one 3x3 convolution, in float64.
 
     Stride, dilation and padding mode play no part: the 1x1 and the identity branch look at the centre tap only.
 
@@ -93,29 +116,45 @@ def fuse_branches(
     Source:
         Paper, section 3.3, equation 3 and figure 4.
     """
-    out_channels, per_group = dense[0].shape[:2]
-    branches = [dense, pointwise]
-    if identity is not None:
-        branches.append((identity_1x1(out_channels, out_channels // per_group, dense[0].device), identity))
-    kernels = [kernel for kernel, _ in branches]
-    scales, shifts = zip(*(bn_scale_shift(bn) for _, bn in branches), strict=True)
-    rows = max(1, _NUMBERS_AT_ONCE // (9 * per_group))
-    chunks = zip(*(tensor.split(rows) for tensor in (*kernels, *scales)), strict=True)
-    sums = (_add_kernels(chunk[: len(branches)], chunk[len(branches) :]) for chunk in chunks)
+    norms = [dense[1], pointwise[1]] if identity is None else [dense[1], pointwise[1], identity]
+    scales, shifts = zip(*(bn_scale_shift(bn) for bn in norms), strict=True)
+    size = max(1, _NUMBERS_AT_ONCE // (9 * dense[0].shape[1]))
+    chunks = zip(*(tensor.split(size) for tensor in (dense[0], pointwise[0], *scales)), strict=True)
+    parts = (
+        scaled_kernel(chunk[0], chunk[1], chunk[2:], torch.float64, first_row=number * size)
+        for number, chunk in enumerate(chunks)
+    )
     dtype = dense[0].dtype
-    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*kernels, *scales))
-    if differentiable or torch.jit.is_tracing():  # a trace is checked without gradients and must come out the same
-        fused = torch.cat([part.to(dtype) for part in sums])
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (dense[0], pointwise[0], *scales))
+    if differentiable:
+        kernel = torch.cat([part.to(dtype) for part in parts])
     else:  # each into its place at once, which saves half of the memory
-        fused = torch.empty_like(dense[0])
-        for target, part in zip(fused.split(rows), sums, strict=True):
+        kernel = torch.empty_like(dense[0])
+        for target, part in zip(kernel.split(size), parts, strict=True):
             target.copy_(part)
-    return fused, sum(shifts).to(dtype)
+    return kernel, torch.stack(shifts).sum(0).to(dtype)
 
 
-def _add_kernels(kernels: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
-    """Scale a 3x3 kernel and some 1x1 kernels by output channel and add them up, in float64."""
-    total, *centres = (k.double() * scale.reshape(-1, 1, 1, 1) for k, scale in zip(kernels, scales, strict=True))
-    for centre in centres:
-        total[:, :, 1:2, 1:2] += centre
-    return total
+def custom_l2(dense: tuple[Tensor, BNParams], pointwise: tuple[Tensor, BNParams]) -> Tensor:
+    """Sum the squares of the equivalent kernel, each output channel as if its batch normalisation were undone.
+
+    Outside the centre that is the 3x3 kernel itself. In the centre, where 3x3 and 1x1 kernel add up with the scales
+    ``t3`` and ``t1`` of their batch normalisations, it is ``(k3 * t3 + k1 * t1)^2 / (t3^2 + t1^2)``. No gradient
+    flows into the scales.
+
+    Args:
+        dense: kernel (C_out, C_in / groups, 3, 3) and batch normalisation of the 3x3 branch.
+        pointwise: kernel (C_out, C_in / groups, 1, 1) and batch normalisation of the 1x1 branch.
+
+    Returns:
+        Scalar in the dtype of the 3x3 kernel, differentiable with respect to both kernels.
+
+    Source:
+        The authors' ``get_custom_L2``, github.com/DingXiaoH/RepVGG (MIT licence).
+    """
+    (k3, bn3), (k1, bn1) = dense, pointwise
+    t3, t1 = (bn_scale_shift(bn)[0].detach().to(k3.dtype)[:, None, None, None] for bn in (bn3, bn1))
+    centre = k3[:, :, 1:2, 1:2]
+    norm = (t3.square() + t1.square()).clamp_min(torch.finfo(k3.dtype).tiny)  # both scales may be 0
+    around = k3.square().sum() - centre.square().sum()
+    return around + ((centre * t3 + k1 * t1).square() / norm).sum()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
+from ..files import atomic_path
 from .box_content import agreement_sentence, detection_rows
 from .content import Report
 from .error_table import EPSILON, error_table, scientific
@@ -31,16 +30,8 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     Raises:
         FileNotFoundError: its folder does not exist.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {path.parent}")
-    text = render(report)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(render(report), encoding="utf-8")
 
 
 def render(report: Report) -> str:

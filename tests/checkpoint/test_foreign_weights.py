@@ -84,6 +84,22 @@ def test_converting_deploys_them_with_our_names(tmp_path: Path) -> None:
         torch.testing.assert_close(deployed(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "model."])
+@pytest.mark.parametrize("layout", PEERS)
+def test_a_segmentor_on_another_backbone_gets_our_names_under_its_prefix(
+    tmp_path: Path, layout: str, wrapper: str
+) -> None:
+    backbone = RepVGG(SMALL_ARCH)
+    ours = {f"backbone.{key}": tensor for key, tensor in backbone.state_dict().items()}
+    ours |= {"decode_head.conv_seg.weight": torch.ones(5, 4, 1, 1), "auxiliary_head.0.conv_seg.bias": torch.ones(5)}
+    theirs = {wrapper + key: tensor for key, tensor in from_ours(ours, layout).items()}
+    torch.save({"state_dict": theirs}, tmp_path / "theirs.pth")
+    for target in ("authors", "repvgg_mm"):
+        renamed = rename_checkpoint(str(tmp_path / "theirs.pth"), target).content["state_dict"]
+        assert set(renamed) == set(ours)
+        assert all(same_bits(renamed[key], tensor) for key, tensor in ours.items())
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("layout", PEERS)
 def test_there_and_back_through_files_is_the_same_to_the_bit(tmp_path: Path, layout: str, suffix: str) -> None:

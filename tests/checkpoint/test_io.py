@@ -467,6 +467,16 @@ def test_averaged_weights_of_the_authors() -> None:
     assert found.state_dict["w"] == 1 and found.wrapper == "ema"
 
 
+def test_averaged_weights_of_timm_and_torchvision() -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 3)).state_dict()
+    assert {"n_averaged", "module.weight"} <= set(averaged)
+    raw = {name.removeprefix("module."): tensor * 0 for name, tensor in averaged.items() if name != "n_averaged"}
+    for wrapper in ("state_dict_ema", "model_ema"):
+        found = find_state_dict({"state_dict": raw, wrapper: averaged, "epoch": 3}, ema=True)
+        assert (found.wrapper, found.prefix, sorted(found.state_dict)) == (wrapper, "module.", ["bias", "weight"])
+        assert found.state_dict["weight"].data_ptr() == averaged["module.weight"].data_ptr()
+
+
 @pytest.mark.parametrize("checkpoint", [{"state_dict": {"w": torch.ones(1)}}, {"w": torch.ones(1)}, [1]])
 def test_no_averaged_weights(checkpoint: object) -> None:
     with pytest.raises(CheckpointError) as error:

@@ -1,7 +1,9 @@
 """Weights of other code bases in our models and ours in theirs, with the real libraries, where they are installed."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from helpers import image, randomize_bn
 from torch import Tensor, nn
 
 from repvgg_mm.checkpoint.key_layouts import from_ours, to_ours
-from repvgg_mm.models import ARCHS, CREATORS, RepVGGClassifier
+from repvgg_mm.convert.convert_checkpoint import rename_checkpoint
+from repvgg_mm.models import ARCHS, CREATORS, RepVGG, RepVGGClassifier
 
 IMAGE = image(1, 3, 64, 96)
 NUM_CLASSES = 10
@@ -58,9 +61,42 @@ def timm_logits(model: nn.Module) -> Tensor:
     return model.eval()(IMAGE)
 
 
+def zcls_plain(arch: str) -> nn.Module:
+    """Its backbone and head with the names of its recognizer, whose own module needs an old torchvision and resnest."""
+    repvgg = pytest.importorskip("zcls.model.backbones.vgg.repvgg_backbone", exc_type=ImportError)
+    from zcls.model.heads.general_head_2d import GeneralHead2D
+
+    if ARCHS[arch].se:
+        pytest.skip("its squeeze-and-excitation is of another kind, and no weights were published")
+    blocks, width_multipliers, groups = repvgg.arch_settings[f"repvgg_{arch.lower()}"]
+    backbone = repvgg.RepVGGBackbone(layer_blocks=blocks, width_multipliers=width_multipliers, groups=groups)
+    head = GeneralHead2D(ARCHS[arch].stage_channels[-1], num_classes=NUM_CLASSES)
+    return nn.Sequential(OrderedDict(backbone=backbone, head=head))
+
+
+def zcls_model(arch: str) -> nn.Module:
+    model = zcls_plain(arch)
+    from zcls.model.conv_helper import insert_repvgg_block
+
+    insert_repvgg_block(model)
+    model.arch = arch
+    return model
+
+
+def zcls_deployed(model: nn.Module) -> nn.Module:
+    from zcls.model.conv_helper import fuse_repvgg_block
+
+    if next(model.parameters()).is_meta:  # its fusing needs numbers
+        return zcls_plain(model.arch)
+    deployed = copy.deepcopy(model)
+    fuse_repvgg_block(deployed)
+    return deployed
+
+
 PEERS: dict[str, tuple[Callable, Callable, Callable]] = {
     "timm": (timm_model, timm_deployed, timm_logits),
     "mmpretrain": (mmpretrain_model, mmpretrain_deployed, mmpretrain_logits),
+    "zcls": (zcls_model, zcls_deployed, timm_logits),
 }
 
 
@@ -93,7 +129,11 @@ def test_every_tensor_has_its_counterpart_of_the_same_shape(name: str, arch: str
 
 @pytest.mark.parametrize(
     ("name", "arch"),
-    [("timm", "A0"), ("timm", "B1g4"), ("timm", "D2se"), ("mmpretrain", "A0"), ("mmpretrain", "B1g2")],
+    [
+        *(("timm", "A0"), ("timm", "B1g4"), ("timm", "D2se")),
+        *(("mmpretrain", "A0"), ("mmpretrain", "B1g2")),
+        *(("zcls", "A0"), ("zcls", "B1g4")),
+    ],
 )
 def test_the_same_weights_give_the_same_logits_in_both_forms(name: str, arch: str) -> None:
     build, switch, logits = PEERS[name]
@@ -131,3 +171,37 @@ def test_there_and_back_is_the_same_to_the_bit(name: str) -> None:
         assert list(back) == list(weights)
         assert all(back[key] is tensor for key, tensor in weights.items())
         model.load_state_dict(back)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_their_batch_normalisations_have_the_eps_that_conversion_assumes(name: str) -> None:
+    with torch.device("meta"):
+        found = {bn.eps for bn in PEERS[name][0]("A0").modules() if isinstance(bn, nn.BatchNorm2d)}
+    assert found == {1e-5}
+
+
+def test_timm_inside_of_mmpretrain_fills_a_backbone(tmp_path: Path) -> None:
+    pytest.importorskip("mmpretrain.models", exc_type=ImportError)
+    from mmpretrain.registry import MODELS
+
+    torch.manual_seed(0)
+    theirs = MODELS.build({"type": "mmpretrain.TIMMBackbone", "model_name": "repvgg_a0", "features_only": True})
+    randomize_bn(theirs).eval()  # returns None
+    weights = {f"backbone.{key}": tensor for key, tensor in theirs.state_dict().items()}
+    assert all(key.startswith("backbone.timm_model.") for key in weights)
+    torch.save({"state_dict": {**weights, "decode_head.conv_seg.weight": torch.ones(1)}}, tmp_path / "w.pth")
+    ours = RepVGG("A0", init_cfg={"type": "Pretrained", "checkpoint": str(tmp_path / "w.pth")}).eval()
+    ours.init_weights()
+    with torch.inference_mode():
+        assert_same_logits(ours(IMAGE)[-1], theirs(IMAGE)[-1])
+
+
+def test_a_segmentor_on_mmpretrains_backbone_gets_our_names(tmp_path: Path) -> None:
+    theirs = randomize_bn(mmpretrain_model("A0")).backbone
+    weights = {f"backbone.{key}": tensor for key, tensor in theirs.state_dict().items()}
+    torch.save({"state_dict": {**weights, "decode_head.conv_seg.weight": torch.ones(1)}}, tmp_path / "w.pth")
+    for layout in ("authors", "repvgg_mm"):
+        renamed = rename_checkpoint(str(tmp_path / "w.pth"), layout).content["state_dict"]
+        assert torch.equal(renamed.pop("decode_head.conv_seg.weight"), torch.ones(1))
+        backbone = RepVGG("A0")
+        backbone.load_state_dict({key.removeprefix("backbone."): tensor for key, tensor in renamed.items()})

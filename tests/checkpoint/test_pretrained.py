@@ -1,5 +1,6 @@
 """Nothing is half loaded in silence."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from helpers import SMALL_ARCH, image, randomize_bn
 from mmengine.logging import MMLogger
 from torch import nn
 
-from repvgg_mm import RepVGG, create_RepVGG_A0, create_RepVGG_B0
+from repvgg_mm import RepVGG, RepVGGClassifier, create_RepVGG_A0, create_RepVGG_B0
 from repvgg_mm.checkpoint.errors import CheckpointError
+from repvgg_mm.checkpoint.key_layouts import LAYOUTS, from_ours
 from repvgg_mm.checkpoint.pretrained import fill_backbone, load_pretrained, load_weights
 
 
@@ -86,3 +88,85 @@ def test_load_weights_wants_every_tensor_and_no_other() -> None:
         load_weights(model, {**model.state_dict(), "extra": torch.ones(1)}, "w.pth")
     with pytest.raises(CheckpointError, match=r"bias \(2,\), not \(3,\)"):
         load_weights(model, {"weight": torch.ones(3, 2), "bias": torch.ones(2)}, "w.pth")
+
+
+@pytest.mark.parametrize("wrapper", ["model.", "net.", "module.", "model.module."])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_under_a_wrapper_fill_a_whole_model(wrapper: str, layout: str) -> None:
+    """As Lightning and others leave them; torch.compile's prefix is one more word."""
+    torch.manual_seed(0)
+    source = randomize_bn(RepVGGClassifier(SMALL_ARCH, 5))
+    weights = {wrapper + key: tensor for key, tensor in from_ours(source.state_dict(), layout).items()}
+    target = RepVGGClassifier(SMALL_ARCH, 5)
+    load_weights(target, weights, "w.pth")
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+def test_a_wrapper_that_the_model_has_too_stays() -> None:
+    source, target = (nn.Sequential(OrderedDict(encoder=backbone(seed))) for seed in (1, 2))
+    load_weights(target, source.state_dict(), "w.pth")
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match=r"missing: weight"):
+        load_weights(nn.Linear(1, 1), {"a.weight": torch.ones(1, 1), "b.bias": torch.ones(1)}, "w.pth")
+
+
+@pytest.mark.parametrize("prefix", [None, "backbone.", "backbone.timm_model."])
+def test_timm_inside_of_mmpretrains_wrapper(prefix: str | None) -> None:
+    source, target = backbone(1), backbone(2)
+    theirs = {f"backbone.timm_model.{key}": t for key, t in from_ours(source.state_dict(), "timm").items()}
+    fill_backbone(target, {**theirs, "decode_head.conv_seg.weight": torch.ones(1)}, "w.pth", prefix)
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("prefix", [None, "student.", "student.backbone."])
+def test_a_prefix_is_what_the_file_says(prefix: str | None) -> None:
+    source, target = backbone(1), backbone(2)
+    theirs = from_ours(source.state_dict(), "mmpretrain")
+    teacher = {f"teacher.model.{key}": torch.zeros_like(tensor) for key, tensor in theirs.items()}
+    fill_backbone(target, {**teacher, **{f"student.{key}": t for key, t in theirs.items()}}, "w.pth", prefix)
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+SMALL_PLUS = {"num_blocks": (1, 2, 2, 1), "width_multiplier": (0.125,) * 4, "se": "post", "plus": True}
+
+
+@pytest.mark.parametrize("arch", [SMALL_ARCH, SMALL_PLUS], ids=["plain", "plus"])
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
+def test_training_weights_are_converted_for_a_deployed_model_with_its_own_eps(arch: dict, eps: float) -> None:
+    """`deploy=True` in a config and a checkpoint in training form, as `tools/test.py` may get them."""
+    settings = {"norm_cfg": {"type": "BN", "eps": eps}}
+    source = randomize_bn(RepVGGClassifier(arch, 5, **settings)).eval()
+    target = RepVGGClassifier(arch, 5, deploy=True, **settings).eval()
+    load_weights(target, source.state_dict(), "w.pth")
+    with torch.no_grad():
+        torch.testing.assert_close(target(image(1, 3, 64, 96)), source(image(1, 3, 64, 96)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_deployed_backbone_is_filled_with_its_own_eps() -> None:
+    settings = {"norm_cfg": {"type": "BN", "eps": 0.5}}
+    source, target = backbone(1, **settings).eval(), backbone(2, deploy=True, **settings).eval()
+    fill_backbone(target, source.state_dict(), "w.pth")
+    with torch.no_grad():
+        torch.testing.assert_close(target(image(1, 3, 64, 96)), source(image(1, 3, 64, 96)), rtol=1e-4, atol=1e-5)
+
+
+def test_deployed_weights_switch_a_model_that_nothing_trains() -> None:
+    source, target = randomize_bn(RepVGGClassifier(SMALL_ARCH, 5)).eval(), RepVGGClassifier(SMALL_ARCH, 5).eval()
+    source.switch_to_deploy()
+    load_weights(target, source.state_dict(), "w.pth")
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+    held = RepVGGClassifier(SMALL_ARCH, 5)
+    optimizer = torch.optim.SGD(held.parameters(), lr=0.1)
+    with pytest.raises(CheckpointError, match=r"w\.pth: stage0: .* a SGD holds its parameters already"):
+        load_weights(held, source.state_dict(), "w.pth")
+    assert optimizer and not held.stage0.deployed
+
+
+def test_a_model_that_cannot_be_filled_stays_as_it_was() -> None:
+    weights = RepVGGClassifier(SMALL_ARCH, 5).state_dict()
+    target = RepVGGClassifier(SMALL_ARCH, 5, deploy=True)
+    before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    del weights["stage4.0.rbr_1x1.bn.running_var"]
+    with pytest.raises(CheckpointError, match=r"w\.pth can't be converted for the deployed .*running_var"):
+        load_weights(target, weights, "w.pth")
+    torch.testing.assert_close(target.state_dict(), before, rtol=0, atol=0)

@@ -11,14 +11,14 @@ from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
 import repvgg_mm  # noqa: F401
 from repvgg_mm.checkpoint import (
     CheckpointError,
-    check_buildable,
     find_config_text,
     parse_config,
-    registered_only,
     render_config,
     set_deploy,
+    take_parts,
 )
 from repvgg_mm.checkpoint.unpickle import Placeholder
+from repvgg_mm.engine.limits import limits
 
 SEGMENTOR = {
     "default_scope": "mmseg",
@@ -95,7 +95,7 @@ def test_configs_of_mmseg() -> None:
         read = parse_config(cfg.pretty_text)
         assert read == cfg.to_dict()
         assert Config.fromstring(render_config(read), ".py").to_dict() == read
-        check_buildable(read)
+        take_parts(read)
 
 
 def test_floats_that_are_not_finite() -> None:
@@ -185,8 +185,8 @@ def test_every_backbone_is_deployed() -> None:
 def test_the_deployed_config_builds_the_deployed_model() -> None:
     cfg = parse_config(render_config(SEGMENTOR))
     set_deploy(cfg)
-    check_buildable(cfg)
-    with DefaultScope.overwrite_default_scope(cfg["default_scope"]), registered_only():
+    take_parts(cfg)
+    with DefaultScope.overwrite_default_scope(cfg["default_scope"]), limits(stored=True):
         model = MODELS.build(cfg["model"])
     names = [name for name in model.state_dict() if name.startswith("backbone.")]
     assert names and not any("rbr_dense" in name for name in names)
@@ -239,8 +239,8 @@ def changed(path: str, value: object) -> dict:
 )
 def test_what_could_run_something_else_is_refused(path: str, value: object) -> None:
     with pytest.raises(CheckpointError) as error:
-        check_buildable(changed(path, value))
-    one_line(error, "--config")
+        take_parts(changed(path, value))
+    one_line(error, "give a config of your own")
 
 
 @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ def test_what_could_run_something_else_is_refused(path: str, value: object) -> N
     ],
 )
 def test_what_is_fine(path: str, value: object) -> None:
-    check_buildable(changed(path, value))
+    take_parts(changed(path, value))
 
 
 @pytest.mark.parametrize("cfg", [{}, {"model": None}, {"model": [1]}])
 def test_no_model(cfg: dict) -> None:
     with pytest.raises(CheckpointError) as error:
-        check_buildable(cfg)
+        take_parts(cfg)
     one_line(error, "no model")
 
 
@@ -275,7 +275,7 @@ def test_a_name_is_not_imported(registry, tmp_path: Path, monkeypatch) -> None:
     name = f"stranger_{registry.name.replace(' ', '_')}"
     (tmp_path / f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()")
     monkeypatch.syspath_prepend(tmp_path)
-    with registered_only(), pytest.raises(KeyError):
+    with limits(stored=True), pytest.raises(KeyError):
         registry.build({"type": name})
     assert not marker.exists()
     with pytest.raises(TypeError):
@@ -285,7 +285,7 @@ def test_a_name_is_not_imported(registry, tmp_path: Path, monkeypatch) -> None:
 
 def test_a_function_of_mmengine_is_not_called(tmp_path: Path) -> None:
     call = {"type": "mmengine.put_text", "obj": "x", "filepath": str(tmp_path / "marker")}
-    with registered_only(), pytest.raises(KeyError):
+    with limits(stored=True), pytest.raises(KeyError):
         MODELS.build(dict(call))
     assert not list(tmp_path.iterdir())
     MODELS.build(dict(call))

@@ -12,7 +12,7 @@ from torch import nn
 from repvgg_mm.benchmark import Result, Spread, cases
 from repvgg_mm.benchmark.contestants import Contestant, fix_statistics, ours, peers, three_branches
 from repvgg_mm.benchmark.timing import ratio, time_in_turn
-from repvgg_mm.benchmark.writing import render_table, replace_file
+from repvgg_mm.benchmark.writing import render_table
 from repvgg_mm.reparam import RepVGGBlock
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
@@ -101,19 +101,6 @@ def test_table_has_one_line_a_result() -> None:
     header, line = render_table([result]).splitlines()
     assert header.split()[0] == "case"
     assert line.split() == "training step A0 repvgg_mm 800.0 790.0-812.5 ms 1.250 1.200-1.300 <= 1.25".split()
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        replace_file(path, fail)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_tool_writes_table_json_and_chart(tmp_path: Path) -> None:

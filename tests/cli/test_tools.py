@@ -33,6 +33,7 @@ def finetuned(digits: Path, pretrained: Path, tmp_path_factory: pytest.TempPathF
     done = tool("train", SEG, "--work-dir", work_dir, "--cfg-options", *options, digits=digits)
     assert done.returncode == 0, done.stderr
     assert re.search(r"(\d+) of \1 tensors of RepVGG matched; missing: none; unexpected: linear", done.stdout)
+    assert not done.stderr and "WARNING" not in done.stdout and not re.search("^Could not", done.stdout, re.MULTILINE)
     return work_dir
 
 

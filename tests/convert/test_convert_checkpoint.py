@@ -1,9 +1,13 @@
 """tools/convert.py end to end on files: what it converts, proves, keeps, refuses."""
 
+import contextlib
 import copy
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +16,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from repvgg_mm import RepVGGClassifier
-from repvgg_mm.checkpoint import load_checkpoint
+from repvgg_mm import RepVGGClassifier, convert_state_dict
+from repvgg_mm.checkpoint import CheckpointError, load_checkpoint
+from repvgg_mm.cli import command, convert
+from repvgg_mm.convert import convert_checkpoint as convert_module
 from repvgg_mm.convert.convert_checkpoint import Conversion, convert_checkpoint, same_bits, write_conversion
 from repvgg_mm.reparam.difference import Difference
 
@@ -35,6 +41,14 @@ CONFIG = {"default_scope": "mmseg", "custom_imports": {"imports": ["repvgg_mm"]}
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
+    """Run the command line in this process; one test starts a real one."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as left:
+        command.run(lambda: convert.main([str(part) for part in arguments]))
+    return subprocess.CompletedProcess(arguments, left.value.code, out.getvalue(), err.getvalue())
+
+
+def run_process(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "tools" / "convert.py", *arguments]
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
 
@@ -103,7 +117,7 @@ def test_a_difference_above_tolerance_exits_with_1_and_writes_nothing(checkpoint
 def test_bare_state_dicts_stay_bare(tmp_path: Path) -> None:
     model = randomize_bn(RepVGGClassifier("A0", 10)).eval()
     torch.save({"module." + key: tensor for key, tensor in model.state_dict().items()}, tmp_path / "ddp.pth")
-    done = run(tmp_path / "ddp.pth", tmp_path / "out.pth", "-a", "RepVGG-A0")
+    done = run_process(tmp_path / "ddp.pth", tmp_path / "out.pth", "-a", "RepVGG-A0")
     assert done.returncode == 0, done.stderr
     assert "converted 22 RepVGG blocks; 2 other tensors identical to the bit" in done.stdout
     deployed = RepVGGClassifier("A0", 10, deploy=True).eval()
@@ -121,17 +135,30 @@ def test_half_precision_files(dtype: torch.dtype, tmp_path: Path) -> None:
     assert not conversion.failed and {t.dtype for t in conversion.content.values()} == {dtype}
 
 
+def test_half_precision_files_of_whole_models_keep_their_limit(checkpoint: Path) -> None:
+    """The counters in the heads are integers: they do not ask for the precision of float32."""
+    content = torch.load(checkpoint, weights_only=False)
+    content["state_dict"] = {k: t.half() if t.is_floating_point() else t for k, t in content["state_dict"].items()}
+    torch.save(content, checkpoint)
+    conversion = convert_checkpoint(str(checkpoint))
+    assert conversion.difference and conversion.tolerance == 1e-2 and not conversion.failed
+
+
 def test_nan_is_a_difference() -> None:
     conversion = Conversion({}, 1, {}, tolerance=1.0, difference=Difference(float("nan"), float("nan")))
     assert conversion.failed
 
 
 def refusals(tmp_path: Path, checkpoint: Path) -> dict[str, tuple[list, str]]:
-    state = torch.load(checkpoint, weights_only=False)["state_dict"]
+    state, block = torch.load(checkpoint, weights_only=False)["state_dict"], "backbone.stage2.1"
     files = {
         "no_block": {"linear.weight": torch.ones(2)},
         "deployed": {"stage0.rbr_reparam.weight": torch.ones(8, 3, 3, 3), "stage0.rbr_reparam.bias": torch.ones(8)},
         "missing_tensor": {k: v for k, v in state.items() if k != "backbone.stage1.0.rbr_1x1.bn.running_var"},
+        "both": {**state, f"{block}.rbr_reparam.weight": torch.ones(16, 16, 3, 3)},
+        "integers": {**state, f"{block}.rbr_dense.conv.weight": torch.ones(16, 16, 3, 3, dtype=torch.int32)},
+        "nan": {**state, f"{block}.rbr_1x1.conv.weight": torch.full((16, 16, 1, 1), float("nan"))},
+        "conv_bias": {**state, f"{block}.rbr_dense.conv.bias": torch.ones(16)},
         "negative_variance": {k: -v if k == "backbone.stage0.rbr_1x1.bn.running_var" else v for k, v in state.items()},
     }
     for name, content in files.items():
@@ -146,6 +173,11 @@ def refusals(tmp_path: Path, checkpoint: Path) -> dict[str, tuple[list, str]]:
         "deployed": ([tmp_path / "deployed.pth", out], "already deployed"),
         "missing_tensor": ([tmp_path / "missing_tensor.pth", out], "stage1.0.rbr_1x1.bn.running_var is missing"),
         "negative_variance": ([tmp_path / "negative_variance.pth", out], "negative or non-finite variance"),
+        "both": ([tmp_path / "both.pth", out], "the block holds both forms"),
+        "integers": ([tmp_path / "integers.pth", out], "stage2.1.rbr_dense.conv.weight is torch.int32"),
+        "nan": ([tmp_path / "nan.pth", out], "stage2.1.rbr_1x1.conv.weight holds NaN or infinity"),
+        "conv_bias": ([tmp_path / "conv_bias.pth", out], "stage2.1.rbr_dense.conv.bias is no tensor of a RepVGG block"),
+        "bad_eps": ([tmp_path / "nan.pth", out, "--eps", "-1"], "eps=-1.0: give what"),
         "output_exists": ([checkpoint, tmp_path / "exists.pth"], "exists: choose another name or use --force"),
         "no_folder": ([checkpoint, tmp_path / "nowhere" / "out.pth"], "no such folder"),
         "wrong_arch": ([checkpoint, out, "-a", "A0"], "it looks like a RepVGG of its own arch"),
@@ -157,6 +189,7 @@ def refusals(tmp_path: Path, checkpoint: Path) -> dict[str, tuple[list, str]]:
 
 REFUSALS = [
     "missing_file", "not_a_checkpoint", "no_block", "deployed", "missing_tensor", "negative_variance",
+    "both", "integers", "nan", "conv_bias", "bad_eps",
     "output_exists", "no_folder", "wrong_arch", "unknown_arch", "missing_config", "no_ema",
 ]  # fmt: skip
 
@@ -176,6 +209,144 @@ def test_force_overwrites(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "exists.pth").write_text("old")
     assert run(checkpoint, tmp_path / "exists.pth", "--force").returncode == 0
     assert "state_dict" in torch.load(tmp_path / "exists.pth")
+
+
+def bare_file(folder: Path, **changes: torch.Tensor) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Weights alone, nothing that tells the model."""
+    state = {key.removeprefix("backbone."): t for key, t in segmentor().state_dict().items() if key[0] == "b"}
+    state |= {key.replace("__", "."): tensor for key, tensor in changes.items()}
+    torch.save(state, folder / "bare.pth")
+    return folder / "bare.pth", state
+
+
+def test_weights_alone_are_proven_and_the_worst_block_is_named(tmp_path: Path) -> None:
+    source, _ = bare_file(tmp_path)
+    done = run(source, tmp_path / "out.pth")
+    assert done.returncode == 0 and "not compared" not in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("every block on a random input")]
+    assert re.search(r"worst is stage\S+, relative error [1-9]\S+ in float64 \(limit 8e-06\), ", line)
+    assert re.search(r"[1-9]\S+ in float32 \(limit 1e-04\)", line)
+
+
+def test_a_block_that_is_converted_wrongly_is_named_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = bare_file(tmp_path)
+
+    def convert_wrongly(*arguments: Any) -> Any:
+        converted = convert_state_dict(*arguments)
+        converted["stage2.1.rbr_reparam.weight"][3, 2, 0, 1] *= 1.01
+        return converted
+
+    monkeypatch.setattr(convert_module, "convert_state_dict", convert_wrongly)
+    done = run(source, tmp_path / "out.pth")
+    assert done.returncode == 1 and "worst is stage2.1, " in done.stdout and "were not" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.pth"]
+
+
+def test_eps_is_said_where_it_is_assumed_and_taken_where_it_is_given(tmp_path: Path) -> None:
+    source, state = bare_file(tmp_path)
+    done = run(source, tmp_path / "assumed.pth")
+    assert "eps=1e-05 is assumed" in done.stdout
+    done = run(source, tmp_path / "given.pth", "--eps", "1e-3")
+    assert done.returncode == 0 and "assumed" not in done.stdout
+    for name, eps in (("assumed", 1e-5), ("given", 1e-3)):
+        torch.testing.assert_close(torch.load(tmp_path / f"{name}.pth"), convert_state_dict(state, eps), rtol=0, atol=0)
+
+
+def test_eps_against_the_config_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    done = run(checkpoint, tmp_path / "out.pth", "--eps", "1e-5")
+    assert (
+        done.returncode == 2
+        and "eps=1e-05, but the batch normalisations of the config's model have eps=0.001" in done.stderr
+    )
+    assert run(checkpoint, tmp_path / "out.pth", "--eps", "1e-3").returncode == 0
+
+
+def test_eps_of_an_architecture_by_name(tmp_path: Path) -> None:
+    torch.save(randomize_bn(RepVGGClassifier("A0", 10)).state_dict(), tmp_path / "a0.pth")
+    conversion = convert_checkpoint(str(tmp_path / "a0.pth"), arch="A0", eps=1e-3)
+    assert conversion.difference and not conversion.failed and not conversion.notes
+
+
+def test_a_config_that_can_not_be_built_still_tells_the_eps(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=False)
+    content["meta"]["cfg"] = content["meta"]["cfg"].replace("type='PSPHead'", "type='HeadFromElsewhere'")
+    torch.save(content, checkpoint)
+    conversion = convert_checkpoint(str(checkpoint))
+    (note,) = conversion.notes
+    assert "blocks are compared, not the whole model" in note and conversion.proofs and conversion.difference is None
+    wanted = convert_state_dict(content["state_dict"], 1e-3)
+    torch.testing.assert_close(dict(conversion.content["state_dict"]), dict(wanted), rtol=0, atol=0)
+
+
+def spoil(state: dict[str, torch.Tensor], key: str) -> None:
+    state[key] = state[key].clone(memory_format=torch.contiguous_format)
+    state[key].view(-1).view(torch.uint8)[0] ^= 1  # one bit
+
+
+HEAD = "decode_head.conv_seg.bias"
+SPOILERS = {
+    "another tensor": lambda state: spoil(state, HEAD),
+    "fused kernel": lambda state: spoil(state, "backbone.stage1.0.rbr_reparam.weight"),
+    "tensor missing": lambda state: state.pop(HEAD),
+    "tensor added": lambda state: state.update(extra=torch.ones(1)),
+    "another dtype": lambda state: state.update({HEAD: state[HEAD].double()}),
+}
+
+
+@pytest.mark.parametrize("hashed", [False, True], ids=["plain", "publish"])
+@pytest.mark.parametrize("kind", SPOILERS)
+def test_a_file_that_reads_back_differently_is_not_written(
+    kind: str, hashed: bool, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is sound, its checksums are right: only comparing tells."""
+    conversion, save = convert_checkpoint(str(checkpoint)), torch.save
+
+    def save_wrongly(content: Any, file: Any) -> None:
+        state = dict(content.get("state_dict", content))
+        SPOILERS[kind](state)
+        save({**content, "state_dict": state} if "state_dict" in content else state, file)
+
+    monkeypatch.setattr(torch, "save", save_wrongly)
+    (tmp_path / "out.pth").write_text("old")
+    with pytest.raises(CheckpointError, match="was not written: 1 tensors changed on the way"):
+        write_conversion(conversion, str(tmp_path / "out.pth"), force=True, hash_in_name=hashed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pth", "trained.pth"]
+    assert (tmp_path / "out.pth").read_text() == "old"
+
+
+def test_a_byte_that_changes_on_the_way_to_disk(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversion, save = convert_checkpoint(str(checkpoint)), torch.save
+
+    def flip_a_byte(content: Any, file: Any) -> None:
+        save(content, file)
+        file.flush()
+        numbers = content["state_dict"][HEAD].numpy().tobytes()
+        file.seek(Path(file.name).read_bytes().index(numbers))
+        file.write(bytes([numbers[0] ^ 1]))
+
+    monkeypatch.setattr(torch, "save", flip_a_byte)
+    with pytest.raises(CheckpointError, match="was not written: it can't be read back"):
+        write_conversion(conversion, str(tmp_path / "out.pth"))
+    assert [path.name for path in tmp_path.iterdir()] == ["trained.pth"]
+
+
+def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    source, _ = bare_file(tmp_path)
+    code = (
+        "import resource, signal, sys; from repvgg_mm.cli import command, convert; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        "command.run(lambda: convert.main(sys.argv[1:]))"
+    )
+    command_line = [sys.executable, "-c", code, str(source), str(tmp_path / "out.pth")]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"error: [Errno 27] File too large: '{tmp_path / 'out.pth'}'\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["bare.pth"]
 
 
 def test_ema_weights_on_request(checkpoint: Path, tmp_path: Path) -> None:

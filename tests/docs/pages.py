@@ -6,8 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-_FENCE = re.compile(r"^(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<info>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^(?:\$ )?((?:[A-Z_]+=\S+ )*(?:python -m repvgg_mm|repvgg-mm|python tools/\w+\.py|tools/\w+\.sh) .*)$")
+_FENCE = re.compile(
+    r"^(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<info>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+)
+_COMMAND = re.compile(
+    r"^(?:\$ )?((?:[A-Z_]+=\S+ )*(?:python -m repvgg_mm|repvgg-mm|python tools/\w+\.py|tools/\w+\.sh) .*)$"
+)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config, ConfigDict
-
 from pages import PAGES, ROOT, blocks
+
 from repvgg_mm.cli.main import COMMANDS
 
 _PATH = re.compile(r"(?<![\w/.])((?:configs|tools|tests|docs|repvgg_mm)/[\w./{},*-]*[\w}*])(?![\w/])")

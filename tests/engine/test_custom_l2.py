@@ -11,7 +11,6 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from repvgg_mm import RepVGGBlock
-from repvgg_mm.engine.custom_l2 import equivalent_kernel_l2
 
 DECAY = 1e-2
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
@@ -42,7 +41,7 @@ def spelled_out(block: RepVGGBlock) -> torch.Tensor:
 @pytest.mark.parametrize("arguments", [{}, {"stride": 2, "out_channels": 6}, {"groups": 2, "dilation": 2}])
 def test_value_and_gradients(arguments: dict[str, Any]) -> None:
     block = make_block(**arguments)
-    value, expected = equivalent_kernel_l2(block), spelled_out(block)
+    value, expected = block.get_custom_L2(), spelled_out(block)
     torch.testing.assert_close(value, expected, **TOLERANCE)
     kernels = [block.rbr_dense.conv.weight, block.rbr_1x1.conv.weight]
     torch.testing.assert_close(torch.autograd.grad(value, kernels), torch.autograd.grad(expected, kernels), **TOLERANCE)
@@ -50,7 +49,7 @@ def test_value_and_gradients(arguments: dict[str, Any]) -> None:
 
 def test_no_gradient_flows_into_the_scales() -> None:
     block = make_block()
-    equivalent_kernel_l2(block).backward()
+    block.get_custom_L2().backward()
     graded = {name for name, parameter in block.named_parameters() if parameter.grad is not None}
     assert graded == {"rbr_dense.conv.weight", "rbr_1x1.conv.weight"}
 
@@ -58,7 +57,7 @@ def test_no_gradient_flows_into_the_scales() -> None:
 def test_with_one_branch_scaled_to_nothing_it_is_plain_l2_of_the_other() -> None:
     block = make_block()
     nn.init.zeros_(block.rbr_1x1.bn.weight)
-    torch.testing.assert_close(equivalent_kernel_l2(block), block.rbr_dense.conv.weight.square().sum(), **TOLERANCE)
+    torch.testing.assert_close(block.get_custom_L2(), block.rbr_dense.conv.weight.square().sum(), **TOLERANCE)
 
 
 def train(**backbone: Any) -> tuple[nn.Module, OptimWrapper]:

@@ -10,9 +10,9 @@ from command_lines import CLS, ROOT, SEG
 from export_models import DET, SIZES, save, save_weights
 from helpers import SMALL_ARCH, image
 from mmengine.config import Config
-from repvgg_mm.deploy import export as export_module
 from torch import nn
 
+from repvgg_mm.export import export_checkpoint as export_module
 from repvgg_mm.export.export_checkpoint import export_checkpoint
 from repvgg_mm.export.exported_file import open_exported
 from repvgg_mm.export.network import Network

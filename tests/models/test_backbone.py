@@ -8,6 +8,7 @@ from helpers import SMALL_ARCH, image, randomize_bn
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import prune
 
 from repvgg_mm import RepVGG, RepVGGBlock
 
@@ -141,8 +142,11 @@ def test_groups_alternate_over_the_whole_network() -> None:
     assert [block.rbr_dense.conv.groups for block in blocks] == [1, 1, 2, 1, 2, 1, 2, 1, 2]
 
 
-def test_every_weight_is_in_channels_last() -> None:
+def test_feature_maps_are_in_channels_last_and_weights_are_not() -> None:
+    """Tools that flatten weights need them contiguous; convolutions look at their input."""
     for model in (build(), build(deploy=True)):
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d):
-                assert module.weight.is_contiguous(memory_format=torch.channels_last)
+        maps = model(image(1, 3, 64, 96))
+        assert all(one.is_contiguous(memory_format=torch.channels_last) for one in maps)
+        assert nn.utils.parameters_to_vector(model.parameters()).numel() == sum(p.numel() for p in model.parameters())
+        for conv in [module for module in model.modules() if isinstance(module, nn.Conv2d)]:
+            prune.l1_unstructured(conv, "weight", 0.5)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import image, randomize_bn
+from helpers import SMALL_ARCH, image, randomize_bn
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -33,7 +33,8 @@ def classifier(**arguments: object) -> RepVGGplusClassifier:
 
 def configured(**arguments: object) -> nn.Module:
     """The classifier that configs train."""
-    backbone = {"type": "RepVGG", "arch": SMALL, "deploy": arguments.pop("deploy", False)}
+    arch, deploy = arguments.pop("arch", SMALL), arguments.pop("deploy", False)
+    backbone = {"type": "RepVGG", "arch": arch, "deploy": deploy}
     torch.manual_seed(0)
     model = MODELS.build({"type": "ImageClassifier", "backbone": backbone, "num_classes": CLASSES, **arguments})
     return randomize_bn(model)
@@ -69,7 +70,7 @@ def test_evaluating_gives_the_logits_alone() -> None:
     torch.testing.assert_close(model(x), model.linear(features.mean((2, 3))), **TOLERANCE)
 
 
-@pytest.mark.parametrize("way", ["in place", "copy", "into a built model", "state dict"])
+@pytest.mark.parametrize("way", ["in place", "the authors' method", "copy", "into a built model", "state dict"])
 def test_deployed_runs_without_heads(way: str) -> None:
     """Peer: the authors' RepVGGplus cannot run once deployed; neither may a deployed one return a dict."""
     model, x = classifier().eval(), image(2, 3, 64, 96)
@@ -79,6 +80,9 @@ def test_deployed_runs_without_heads(way: str) -> None:
     if way == "in place":
         model.switch_to_deploy()
         model.switch_to_deploy()
+        deployed = model
+    elif way == "the authors' method":
+        model.switch_repvggplus_to_deploy()
         deployed = model
     elif way == "copy":
         deployed = whole_model_convert(model)
@@ -164,6 +168,6 @@ def test_the_second_half_of_stage3_has_identities_from_its_first_block_on() -> N
 
 def test_heads_and_halves_need_their_arch() -> None:
     with pytest.raises(ValueError, match="plus-L2pse"):
-        RepVGGplusClassifier("A0")
+        configured(arch=SMALL_ARCH, aux_weight=0.1)
     with pytest.raises(ValueError, match="even"):
         RepVGG({**SMALL, "num_blocks": (1, 1, 3, 1)})

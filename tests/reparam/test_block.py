@@ -162,7 +162,7 @@ def test_copies_and_pickles_don_t_share_the_folded_kernel() -> None:
     with torch.no_grad():
         block(x)
         for twin in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
-            assert twin._kept is None
+            assert twin._cached is None
             torch.testing.assert_close(twin(x), block(x), rtol=0, atol=0)
 
 

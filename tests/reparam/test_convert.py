@@ -157,6 +157,87 @@ def test_damaged_blocks_are_refused(model: nn.Module, change: str, message: str)
         convert_state_dict(broken(copy.deepcopy(model.state_dict()), change))
 
 
+KERNEL, POINTWISE = "rbr_dense.conv.weight", "rbr_1x1.conv.weight"
+ODD_TENSORS = [
+    ({KERNEL: lambda t: (t * 10).int()}, KERNEL + " is torch.int32: a block is fused in float16, bfloat16, float32"),
+    ({KERNEL: lambda t: t.to(torch.complex64)}, "is torch.complex64"),
+    ({"rbr_1x1.bn.running_mean": lambda t: t.to(torch.float8_e4m3fn)}, "running_mean is torch.float8_e4m3fn"),
+    ({"rbr_1x1.bn.weight": lambda t: t > 0}, "is torch.bool"),
+    ({POINTWISE: lambda t: t / 0}, POINTWISE + " holds NaN or infinity"),
+    ({KERNEL: lambda t: t * float("nan")}, KERNEL + " holds NaN or infinity"),
+    ({"rbr_identity.running_mean": lambda t: t / 0}, "rbr_identity.running_mean holds NaN or infinity"),
+    ({"rbr_identity.bias": lambda t: t * float("nan")}, "rbr_identity.bias holds NaN or infinity"),
+    ({"rbr_dense.bn.running_var": lambda t: t / 0}, "negative or non-finite variance"),
+    ({POINTWISE: lambda t: t.half()}, r"is torch.float32, but .*rbr_1x1.conv.weight is torch.float16"),
+    ({"rbr_1x1.bn.running_mean": lambda t: t.double()}, r"is torch.float32, but .*running_mean is torch.float64"),
+    ({KERNEL: lambda t: t.double(), POINTWISE: lambda t: t.double()}, "its kernels are torch.float64, its batch norm"),
+    ({KERNEL: lambda t: t[:0]}, r"has shape \(0, 16, 3, 3\), not \(C_out"),
+    ({KERNEL: lambda t: t[:, :0]}, r"has shape \(16, 0, 3, 3\), not \(C_out"),
+    ({"rbr_dense.bn.weight": lambda t: t[0]}, r"rbr_dense.bn.weight has shape \(\), not \(16,\)"),
+    ({KERNEL: lambda t: t[:, :12], POINTWISE: lambda t: t[:, :12]}, "which fits no identity branch"),
+    ({KERNEL: lambda t: t.to("meta")}, "is a meta tensor: it has no values"),
+    ({KERNEL: lambda t: t.to_sparse()}, "is torch.sparse_coo, not a plain tensor"),
+    (
+        {KERNEL: lambda t: t[0, 0, 0, 0].expand(10**6, 10**6, 3, 3)},
+        "claims 9000000000000 numbers, its storage holds 2304",
+    ),
+    ({KERNEL: lambda t: t.tolist()}, "is a list, not a tensor"),
+    (
+        {"rbr_dense.bn.weight": lambda t: t * 1e30, KERNEL: lambda t: t * 1e30},
+        "rbr_reparam.weight as torch.float32 holds",
+    ),
+]
+UNKNOWN = [
+    ("rbr_dense.conv.bias", "rbr_dense.conv.bias is no tensor of a RepVGG block"),
+    ("rbr_1x1.conv.bias", "rbr_1x1.conv.bias is no tensor of a RepVGG block"),
+    ("rbr_identity.gamma", "rbr_identity.gamma is no tensor"),
+    ("rbr_avg.weight", "rbr_avg.weight is no tensor"),  # YOLOv6's QARepVGGBlockV2
+    ("bn.weight", "2.1.bn.weight is no tensor"),  # its batch normalisation behind the sum
+    ("rbr_dense.conv.lora_A", "lora_A is no tensor"),
+    ("rbr_reparam.weight", "rbr_reparam.weight stands beside the branches: the block holds both forms"),
+    ("rbr_reparam.bias", "rbr_reparam.bias stands beside the branches"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), ODD_TENSORS, ids=[message[:40] for _, message in ODD_TENSORS])
+def test_a_block_that_is_not_what_it_seems_is_refused(model: nn.Module, changes: dict, message: str) -> None:
+    state = model.state_dict()
+    for name, change in changes.items():
+        state[f"backbone.stage2.1.{name}"] = change(state[f"backbone.stage2.1.{name}"])
+    with pytest.raises(ValueError, match=f"^backbone.stage2.1.*{message}"):
+        convert_state_dict(state)
+
+
+@pytest.mark.parametrize(("name", "message"), UNKNOWN)
+def test_no_tensor_of_a_block_is_dropped_in_silence(model: nn.Module, name: str, message: str) -> None:
+    state = {**model.state_dict(), f"backbone.stage2.1.{name}": torch.ones(16)}
+    with pytest.raises(ValueError, match=message):
+        convert_state_dict(state)
+
+
+def test_tensors_behind_the_sum_stay(model: nn.Module) -> None:
+    added = {
+        f"backbone.stage2.1.{name}": torch.ones(16)
+        for name in ("se.down.bias", "post_se.up.bias", "nonlinearity.weight")
+    }
+    converted = convert_state_dict({**model.state_dict(), **added})
+    assert all(converted[key] is added[key] for key in added)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_kernels_with_float_batch_normalisation(model: nn.Module, dtype: torch.dtype) -> None:
+    """As AMP leaves them."""
+    state = {key: t.to(dtype) if ".conv.weight" in key else t for key, t in model.state_dict().items()}
+    converted = convert_state_dict(state)
+    assert converted["backbone.stage0.rbr_reparam.weight"].dtype == dtype
+
+
+@pytest.mark.parametrize("eps", [-1e-5, float("nan"), float("inf")])
+def test_an_impossible_eps(model: nn.Module, eps: float) -> None:
+    with pytest.raises(ValueError, match=r"eps=.*: give what the batch normalisations add"):
+        convert_state_dict(model.state_dict(), eps)
+
+
 def test_nothing_to_convert(model: nn.Module) -> None:
     with pytest.raises(ValueError, match="no RepVGG block"):
         convert_state_dict(nn.Linear(2, 2).state_dict())

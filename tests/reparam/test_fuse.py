@@ -5,7 +5,7 @@ from helpers import image, randomize_bn
 from torch import nn
 
 from repvgg_mm.reparam import fuse
-from repvgg_mm.reparam.fuse import BNParams, bn_scale_shift, fuse_branches, identity_1x1
+from repvgg_mm.reparam.fuse import BNParams, bn_scale_shift, fuse_branches, scaled_kernel
 
 
 def params(bn: nn.BatchNorm2d) -> BNParams:
@@ -44,9 +44,15 @@ def test_fuse_branches_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch, gra
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_identity_kernel_is_the_identity(groups: int) -> None:
-    x = image(2, 8, 5, 7, dtype=torch.float64)
-    torch.testing.assert_close(F.conv2d(x, identity_1x1(8, groups), groups=groups), x, rtol=0, atol=0)
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_identity_kernel_is_the_identity(groups: int, rows: int) -> None:
+    x, zero, one = image(2, 8, 5, 7, dtype=torch.float64), torch.zeros(rows), torch.ones(rows)
+    dense, pointwise = torch.ones(rows, 8 // groups, 3, 3), torch.ones(rows, 8 // groups, 1, 1)
+    parts = [
+        scaled_kernel(dense, pointwise, (zero, zero, one), torch.float64, first_row=first)[: 8 - first]
+        for first in range(0, 8, rows)
+    ]
+    torch.testing.assert_close(F.conv2d(x, torch.cat(parts), padding=1, groups=groups), x, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from repvgg_mm.reparam import RepVGGBlock
-from repvgg_mm.reparam.packed import can_pack
+from repvgg_mm.reparam.fast_path import Way, choose_way
 
 GEOMETRIES = {
     "plain": {"in_channels": 8, "out_channels": 8},
@@ -45,7 +45,7 @@ def convolution_only(block: RepVGGBlock, x: Tensor) -> Tensor:
 
 
 def packs(block: RepVGGBlock) -> bool:
-    return block._kept is not None and block._kept._packed is not None
+    return block._cached is not None and block._cached._packed is not None
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -66,11 +66,11 @@ def test_packs_for_each_shape_once_and_every_call_gives_the_same() -> None:
     block = make(GEOMETRIES["plain"])
     first, other = channels_last(2, 8, 6, 9), channels_last(1, 8, 7, 5)
     out = block(first)
-    packed = block._kept._packed
+    packed = block._cached._packed
     torch.testing.assert_close(block(first), out, rtol=0, atol=0)
-    assert packed is not None and block._kept._packed is packed
+    assert packed is not None and block._cached._packed is packed
     block(other)
-    assert block._kept._packed.shape == other.shape
+    assert block._cached._packed._shape == other.shape
     torch.testing.assert_close(block(first), out, rtol=0, atol=0)
 
 
@@ -140,8 +140,8 @@ def inputs_left_out() -> dict[str, tuple[RepVGGBlock, Tensor]]:
 @torch.no_grad()
 def test_leaves_out_what_it_does_not_serve(case: str) -> None:
     block, x = inputs_left_out()[case]
-    assert not can_pack(x, block.rbr_reparam)
-    assert can_pack(channels_last(2, 8, 6, 9), make(GEOMETRIES["plain"]).rbr_reparam)
+    assert choose_way(block, x)[0] is Way.MODULES
+    assert choose_way(make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9))[0] is Way.PACKED_KERNEL
 
 
 @pytest.mark.parametrize("form", FORMS)

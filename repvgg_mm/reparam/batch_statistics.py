@@ -1,4 +1,4 @@
-"""Training with live statistics: the branches as one autograd function that keeps two activations instead of three.
+"""Training with batch statistics: the branches as one autograd function that keeps two activations instead of three.
 
 Spelled out, a block keeps its output and the outputs of both convolutions, y3 and y1, for the backward pass. Here y1 is
 computed again in the backward pass (a ninth of the 3x3 convolution's work), and the branches are normalised and added
@@ -17,40 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .watched import operators_are_watched
-
 _POINTWISE = ((1, 1), (0, 0), (1, 1))  # stride, padding, dilation of the 1x1 convolution
 
 
-def can_sum_live_branches(x: Tensor, conv: nn.Conv2d, norms: Sequence[_BatchNorm]) -> bool:
-    """Tell whether `sum_live_branches` serves; if not, the branches must be spelled out.
-
-    It serves float32 and float64 in channels_last on the CPU, where it was measured. It does not serve AMP, SyncBN
-    (whose statistics come from all processes), padding modes other than zeros, and whatever watches single operators.
-
-    Args:
-        x: input, shape (N, C_in, H, W).
-        conv: the 3x3 convolution.
-        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch.
-
-    Returns:
-        Whether all of this holds and each channel has more than one value to normalise.
-    """
-    row, column = conv.stride
-    return (
-        x.is_cpu
-        and x.dtype in (torch.float32, torch.float64)
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and x.shape[0] * (x.shape[2] // row) * (x.shape[3] // column) > 1
-        and conv.weight.dtype == x.dtype
-        and conv.padding_mode == "zeros"
-        and all(_is_plain_and_live(bn, x.dtype) for bn in norms)
-        and not torch.is_autocast_enabled("cpu")
-        and not operators_are_watched()
-    )
-
-
-def sum_live_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[_BatchNorm]) -> Tensor:
+def sum_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[_BatchNorm]) -> Tensor:
     """Add the branches, each normalised with the statistics of this batch, and update the running statistics.
 
     Args:
@@ -63,10 +33,10 @@ def sum_live_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequ
         The sum z, shape (N, C_out, H', W').
     """
     affine = [parameter for bn in norms for parameter in (bn.weight, bn.bias)]
-    return _LiveSum.apply(conv, norms, x, conv.weight, pointwise, *affine)
+    return _SumBranches.apply(conv, norms, x, conv.weight, pointwise, *affine)
 
 
-class _LiveSum(torch.autograd.Function):
+class _SumBranches(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -126,12 +96,6 @@ class _LiveSum(torch.autograd.Function):
 
         grads = (None, None, grad_x, grad_dense, grad_pointwise, *grad_affine)
         return tuple(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=True))
-
-
-def _is_plain_and_live(bn: _BatchNorm, dtype: torch.dtype) -> bool:
-    assert bn.running_mean is not None
-    plain = type(bn).forward is _BatchNorm.forward  # SyncBatchNorm has its own
-    return plain and bn.training and bn.running_mean.dtype == dtype
 
 
 def _spread(v: Tensor) -> Tensor:

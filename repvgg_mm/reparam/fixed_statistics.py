@@ -1,8 +1,6 @@
-"""The folded form: one convolution in place of three branches while the statistics are fixed.
+"""Training with fixed statistics: one convolution whose equivalent kernel is derived in every step.
 
-Two ways, by what is needed. Without gradients the equivalent kernel is kept until something that it was derived from
-changes (kept.py). With gradients it is derived in every forward pass, and again in the backward pass, so that nothing
-but the input is kept (`convolve_by_branches`): as much as a plain convolution keeps.
+It is derived again in the backward pass, so that nothing but the input is kept: as much as a plain convolution keeps.
 """
 
 from collections.abc import Sequence
@@ -12,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fuse import BNParams, bn_scale_shift
+from .fuse import BNParams, bn_scale_shift, identity_taps, scaled_kernel
 
 
-def convolve_by_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:
-    """Convolve once with the equivalent kernel, differentiable with respect to all that it is derived from.
+def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:
+    """Convolve with the equivalent kernel, differentiable with respect to all that it is derived from.
 
     Scale and shift of each channel are derived in float64; the kernel, which has thousands of times more numbers, in
     float32 (float64 for float64 weights): its rounding is that of the convolution's own sums.
@@ -40,10 +38,10 @@ def convolve_by_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: S
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, conv._reversed_padding_repeated_twice, conv.padding_mode), (0, 0)
     geometry = (conv.stride, padding, conv.dilation, conv.groups)
-    return _FoldedConv.apply(geometry, x, conv.weight, pointwise, shifts.sum(0), *scales)
+    return _ConvolveOnce.apply(geometry, x, conv.weight, pointwise, shifts.sum(0), *scales)
 
 
-class _FoldedConv(torch.autograd.Function):
+class _ConvolveOnce(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -56,7 +54,7 @@ class _FoldedConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, dense, pointwise, *scales)
-        kernel = _kernel(dense, pointwise, *scales).to(dense.dtype)
+        kernel = scaled_kernel(dense, pointwise, scales, scales[0].dtype).to(dense.dtype)
         return torch.conv2d(x, kernel, bias.to(dense.dtype), *geometry)
 
     @staticmethod
@@ -64,7 +62,7 @@ class _FoldedConv(torch.autograd.Function):
         # Every step is differentiable, and so are the gradients.
         x, dense, pointwise, *scales = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
-        kernel = _kernel(dense, pointwise, *scales)
+        kernel = scaled_kernel(dense, pointwise, scales, scales[0].dtype)
         need_x, *need_others = ctx.needs_input_grad[1:]
         # Under AMP the gradient has a lower precision than x and the kernel.
         grad_x, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
@@ -77,11 +75,11 @@ class _FoldedConv(torch.autograd.Function):
         )
         if grad_kernel is None:
             return None, grad_x, *(None for _ in need_others)
-        # kernel = scale3 * dense, and at the centre tap + scale1 * pointwise + scale0 * identity
+        # kernel = scale3 * dense, and at the centre tap + scale1 * pointwise + scale0 * identity: see `scaled_kernel`
         grad_kernel = grad_kernel.to(kernel.dtype)  # (C_out, C_in / groups, 3, 3)
         centre = grad_kernel[:, :, 1:2, 1:2]  # (C_out, C_in / groups, 1, 1)
         scale3, scale1, *scale0 = scales
-        grad_scale0 = [_identity_taps(grad_kernel).flatten().clone() for _ in scale0]
+        grad_scale0 = [grad_kernel[identity_taps(grad_kernel)] for _ in scale0]
         grad_scale1 = (centre * pointwise).sum((1, 2, 3))
         grad_pointwise = centre * _spread(scale1)
         # Unless second derivatives are wanted, the large products take the memory of what has served.
@@ -91,21 +89,6 @@ class _FoldedConv(torch.autograd.Function):
         grads = [grad_dense, grad_pointwise, grad_bias, grad_scale3, grad_scale1, *grad_scale0]
         needed = zip(grads, need_others, strict=True)
         return None, grad_x, *(g if need else None for g, need in needed)
-
-
-def _kernel(dense: Tensor, pointwise: Tensor, scale3: Tensor, scale1: Tensor, *scale0: Tensor) -> Tensor:
-    """Return the equivalent kernel, shape (C_out, C_in / groups, 3, 3), in float32 or float64."""
-    kernel = dense * _spread(scale3)
-    kernel[:, :, 1:2, 1:2] += pointwise * _spread(scale1)
-    for scale in scale0:
-        taps = _identity_taps(kernel)
-        taps += scale.view_as(taps)
-    return kernel
-
-
-def _identity_taps(kernel: Tensor) -> Tensor:
-    """Return the taps that are 1 in an identity kernel, a view of shape (groups, C / groups)."""
-    return kernel[:, :, 1, 1].unflatten(0, (-1, kernel.shape[1])).diagonal(0, 1, 2)
 
 
 def _stack(norms: Sequence[BNParams]) -> BNParams:

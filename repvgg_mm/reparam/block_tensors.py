@@ -1,0 +1,221 @@
+"""The tensors of one block in a state dict: found by name, and refused unless they can be fused as they are.
+
+A state dict is only names and numbers. Whatever a conversion would drop, truncate or guess at is an error here that
+names the tensor.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .fuse import BNParams
+
+_BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
+_KNOWN = re.compile(
+    r"rbr_(?:(?:dense|1x1)\.conv\.weight"
+    r"|(?:(?:dense|1x1)\.bn|identity)\.(?:weight|bias|running_mean|running_var|num_batches_tracked))"
+)
+_BEHIND_THE_SUM = ("se.", "post_se.", "nonlinearity.")  # conversion does not touch it
+_LATER_BLOCK = re.compile(r"(?:^|\.)(?:stage\d+(?:_first|_second)?\.(?:blocks\.)?[1-9]\d*|stage3_second\.blocks\.0)\.$")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class BlockTensors(NamedTuple):
+    """What the equivalent kernel of a block is derived from.
+
+    Attributes:
+        dense: kernel (C_out, C_in / groups, 3, 3) and batch normalisation of the 3x3 branch.
+        pointwise: kernel (C_out, C_in / groups, 1, 1) and batch normalisation of the 1x1 branch.
+        identity: batch normalisation of the identity branch; None for a block without one.
+    """
+
+    dense: tuple[Tensor, BNParams]
+    pointwise: tuple[Tensor, BNParams]
+    identity: BNParams | None
+
+
+def branch_prefix(key: str) -> str | None:
+    """Return the prefix of the block whose branch a tensor is in: ``'stage1.0.'``; None if it is in no branch."""
+    match = _BRANCH_KEY.search(key)
+    return None if match is None else key[: match.start(1)]
+
+
+def block_prefixes(state_dict: Iterable[str]) -> list[str]:
+    """List where the training-form blocks of a state dict live.
+
+    Args:
+        state_dict: its names, with or without the tensors.
+
+    Returns:
+        Prefixes such as ``'backbone.stage1.0.'``, in order of appearance.
+    """
+    prefixes = (branch_prefix(key) for key in state_dict)
+    return list(dict.fromkeys(prefix for prefix in prefixes if prefix is not None))
+
+
+def read_blocks(state_dict: Mapping[str, Tensor], eps: float) -> dict[str, BlockTensors]:
+    """Collect the tensors of every block in training form.
+
+    Args:
+        state_dict: names and tensors.
+        eps: what the batch normalisations add to the variance.
+
+    Returns:
+        Prefix of each block -> its tensors.
+
+    Raises:
+        ValueError: if a block holds both forms, lacks a tensor, has one of an unknown name, or one that can't be fused:
+            of another shape than the others say, of integers, complex numbers, 8-bit floats or a mixture of dtypes,
+            without values, sparse, larger than its storage, NaN or infinite; or if ``eps`` is no number from 0 up.
+    """
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps={eps}: give what the batch normalisations add to the variance, such as 1e-5")
+    blocks: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in block_prefixes(state_dict)}
+    for key, tensor in state_dict.items():
+        prefix = _owner(key, blocks)
+        if prefix is not None:
+            blocks[prefix][key.removeprefix(prefix)] = tensor
+    with torch.no_grad():
+        return {prefix: _Reader(prefix, tensors, eps).read() for prefix, tensors in blocks.items()}
+
+
+def check_finite(key: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        key: its name, for the message.
+        tensor: any shape but an empty one.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    extremes = torch.stack(torch.aminmax(tensor.detach()))  # both are NaN if there is one
+    if not bool(torch.isfinite(extremes).all()):
+        raise ValueError(f"{key} holds NaN or infinity: the training diverged or the file is damaged")
+
+
+def _owner(key: str, prefixes: Mapping[str, object]) -> str | None:
+    """Find the innermost block that a tensor belongs to."""
+    end = len(key)
+    while end > 0:
+        end = key.rfind(".", 0, end - 1) + 1
+        if key[:end] in prefixes:
+            return key[:end]
+    return None
+
+
+class _Reader:
+    """Reads one block; see `read_blocks`."""
+
+    def __init__(self, prefix: str, tensors: Mapping[str, Tensor], eps: float) -> None:
+        self.prefix, self.tensors, self.eps = prefix, tensors, eps
+
+    def read(self) -> BlockTensors:
+        self._check_names()
+        dense = self._take("rbr_dense.conv.weight", None)
+        if dense.dim() != 4 or dense.shape[2:] != (3, 3) or not dense.numel():
+            raise ValueError(f"{self._shape('rbr_dense.conv.weight')}, not (C_out, C_in / groups, 3, 3)")
+        channels, per_group = dense.shape[:2]
+        pointwise = self._take("rbr_1x1.conv.weight", (channels, per_group, 1, 1))
+        identity = None
+        if any(name.startswith("rbr_identity.") for name in self.tensors) or _must_have_identity(self.prefix):
+            identity = self._take_bn("rbr_identity.", channels)
+            if channels % per_group:
+                raise ValueError(f"{self._shape('rbr_dense.conv.weight')}, which fits no identity branch")
+        block = BlockTensors(
+            (dense, self._take_bn("rbr_dense.bn.", channels)),
+            (pointwise, self._take_bn("rbr_1x1.bn.", channels)),
+            identity,
+        )
+        self._check_mixture()
+        return block
+
+    def _check_names(self) -> None:
+        """Refuse what conversion would drop, or what may change what the branches compute."""
+        for name in self.tensors:
+            if name.startswith("rbr_reparam."):
+                raise ValueError(
+                    f"{self.prefix}{name} stands beside the branches: the block holds both forms, and nothing tells "
+                    "which one is right; remove one of them"
+                )
+            if not (_KNOWN.fullmatch(name) or name.startswith(_BEHIND_THE_SUM)):
+                raise ValueError(
+                    f"{self.prefix}{name} is no tensor of a RepVGG block: what it does in there can't be known, nor be "
+                    "put into one convolution"
+                )
+
+    def _take_bn(self, part: str, channels: int) -> BNParams:
+        mean = self._take(part + "running_mean", (channels,))
+        variance = self._take(part + "running_var", (channels,), finite=False)
+        if not bool((torch.isfinite(variance) & (variance >= 0)).all()):
+            raise ValueError(
+                f"{self.prefix}{part}running_var holds a negative or non-finite variance: the training diverged or the "
+                "file is damaged"
+            )
+        affine = part + "weight" in self.tensors or part + "bias" in self.tensors
+        weight = self._take(part + "weight", (channels,)) if affine else None
+        bias = self._take(part + "bias", (channels,)) if affine else None
+        return BNParams(mean, variance, weight, bias, self.eps)
+
+    def _take(self, name: str, shape: tuple[int, ...] | None, finite: bool = True) -> Tensor:
+        key = self.prefix + name
+        if name not in self.tensors:
+            raise ValueError(f"{key} is missing: the file does not hold the whole block")
+        tensor = self.tensors[name]
+        complaint = _why_not_plain(tensor)
+        if complaint is not None:
+            raise ValueError(f"{key} {complaint}")
+        if shape is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{self._shape(name)}, not {shape}")
+        if finite and tensor.numel():
+            check_finite(key, tensor)
+        return tensor
+
+    def _check_mixture(self) -> None:
+        """One dtype for both kernels, one for all of batch normalisation: the same, or a wider one, as with AMP."""
+        kernels: dict[object, str] = {}
+        norms: dict[object, str] = {}
+        devices: dict[object, str] = {}
+        for name, tensor in self.tensors.items():
+            if name.startswith("rbr_") and not name.endswith("num_batches_tracked"):
+                (kernels if ".conv." in name else norms)[tensor.dtype] = name
+                devices[tensor.device] = name
+        for found in (kernels, norms, devices):
+            if len(found) > 1:
+                (one, name), (other, another) = list(found.items())[:2]
+                raise ValueError(f"{self.prefix}{name} is {one}, but {self.prefix}{another} is {other}")
+        kernel, norm = (self.tensors[name].dtype for found in (kernels, norms) for name in found.values())
+        if torch.promote_types(kernel, norm) != norm:
+            raise ValueError(
+                f"{self.prefix}: its kernels are {kernel}, its batch normalisations {norm}: give them one dtype, or "
+                "the latter a wider one"
+            )
+
+    def _shape(self, name: str) -> str:
+        return f"{self.prefix}{name} has shape {tuple(self.tensors[name].shape)}"
+
+
+def _must_have_identity(prefix: str) -> bool:
+    """Every block of a stage but its first keeps stride and channels, so it has an identity branch."""
+    return _LATER_BLOCK.search(prefix) is not None
+
+
+def _why_not_plain(tensor: object) -> str | None:
+    """Say why numbers can't be read from something as they are."""
+    if not isinstance(tensor, Tensor):
+        return f"is a {type(tensor).__name__}, not a tensor"
+    if tensor.is_quantized or tensor.layout is not torch.strided:
+        return f"is {'quantized' if tensor.is_quantized else tensor.layout}, not a plain tensor"
+    if tensor.dtype not in _DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        return f"is {tensor.dtype}: a block is fused in {known}"
+    if tensor.is_meta:
+        return "is a meta tensor: it has no values"
+    held = tensor.untyped_storage().nbytes() // tensor.itemsize
+    if tensor.numel() > held:
+        return f"claims {tensor.numel()} numbers, its storage holds {held}"
+    return None

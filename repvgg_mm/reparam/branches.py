@@ -1,0 +1,135 @@
+"""A branch of a RepVGG block, and the numbers that it computes with.
+
+What changes a weight before it is used (pruning, weight and spectral normalisation, parametrizations) is part of those
+numbers. What changes the computation itself (a hook, a wrapped or subclassed convolution) has none and is refused.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from .fuse import BNParams
+
+BN_FORWARDS = (_BatchNorm.forward, SyncBatchNorm.forward)
+"""The same function while the statistics are fixed."""
+
+_WEIGHT_HOOKS = (BasePruningMethod, SpectralNorm, WeightNorm)  # all they do is set a tensor of their module
+
+
+class ConvBN(nn.Module):
+    """A convolution without bias and the batch normalisation behind it, under the authors' names.
+
+    Args:
+        conv: convolution with ``bias=False``.
+        bn: batch normalisation over its output channels.
+    """
+
+    def __init__(self, conv: nn.Conv2d, bn: _BatchNorm) -> None:
+        super().__init__()
+        self.conv = conv
+        self.bn = bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and normalise: (N, C_in, H, W) -> (N, C_out, H', W')."""
+        return self.bn(self.conv(x))
+
+
+def why_not_fusible(branch: Any) -> str | None:
+    """Say what keeps a branch from being written as numbers.
+
+    Args:
+        branch: a ``ConvBN`` or a batch normalisation.
+
+    Returns:
+        Where and what, such as ``'.conv has a forward hook'``; None if nothing does.
+    """
+    if isinstance(branch, _BatchNorm):
+        return _obstacle(branch, type(branch).forward in BN_FORWARDS)
+    reason = _obstacle(branch, type(branch) is ConvBN)
+    if reason is None:
+        conv, bn = branch.conv, branch.bn
+        forwards = (getattr(type(conv), "forward", None), getattr(type(conv), "_conv_forward", None))
+        reason = _obstacle(conv, forwards == (nn.Conv2d.forward, nn.Conv2d._conv_forward))
+        if reason is None and conv.bias is not None:
+            reason = " has a bias, which a branch of RepVGG has not"
+        if reason is not None:
+            return f".conv{reason}"
+        reason = _obstacle(bn, isinstance(bn, _BatchNorm) and type(bn).forward in BN_FORWARDS)
+        if reason is not None:
+            return f".bn{reason}"
+    return reason
+
+
+def conv_weight(conv: nn.Conv2d) -> Tensor:
+    """Return the weight that a convolution computes with in eval mode.
+
+    Args:
+        conv: one that `why_not_fusible` has nothing against.
+
+    Returns:
+        Shape (C_out, C_in / groups, K, K), differentiable with respect to what it is made of.
+    """
+    with _in_eval_mode(conv):
+        _set_made_tensors(conv)
+        return conv.weight
+
+
+def bn_params(bn: _BatchNorm) -> BNParams:
+    """Return what a batch normalisation computes with once its statistics are fixed.
+
+    Args:
+        bn: one with running statistics.
+
+    Returns:
+        Its statistics, affine parameters and eps.
+    """
+    assert bn.running_mean is not None and bn.running_var is not None
+    _set_made_tensors(bn)
+    return BNParams(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+
+
+def make_copyable(model: nn.Module) -> None:
+    """Take the graph off tensors that hooks have made: ``copy.deepcopy`` refuses them.
+
+    Args:
+        model: any model; what it computes stays the same.
+    """
+    with _in_eval_mode(model), torch.no_grad():
+        for module in model.modules():
+            _set_made_tensors(module)
+
+
+def _obstacle(module: Any, known: bool) -> str | None:
+    if not known or "forward" in module.__dict__:
+        return f" is a {type(module).__name__} with a forward of its own"
+    hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _WEIGHT_HOOKS)]
+    if hooks or module._forward_hooks:
+        return " has a forward hook"
+    return None
+
+
+def _set_made_tensors(module: nn.Module) -> None:
+    """Do what the hooks of pruning and normalised weights do before each forward pass."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, _WEIGHT_HOOKS):
+            hook(module, ())
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """In training mode spectral normalisation would take a step of its power iteration."""
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -1,0 +1,219 @@
+"""May this block take a fast way? Asked and answered here, for all three forms.
+
+The fast ways compute what the modules of a block compute, without calling them. So they are closed to whoever wants a
+module called or an operator seen: hooks, pruning, parametrizations, replaced modules, tracing, torch.func, counters of
+operations. Then every module is called as it stands.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from .branches import BN_FORWARDS, ConvBN
+
+if TYPE_CHECKING:
+    from .block import RepVGGBlock
+
+
+class Way(Enum):
+    """How x goes through the convolutions of a block."""
+
+    MODULES = auto()
+    """Each module is called: three branches, or the deployed convolution."""
+    BATCH_STATISTICS = auto()
+    """The branches as one differentiable function, in training."""
+    FIXED_STATISTICS = auto()
+    """One convolution with a differentiable kernel, in training with fixed statistics."""
+    CACHED_KERNEL = auto()
+    """One convolution with a kernel kept from the call before, without gradients."""
+    PACKED_KERNEL = auto()
+    """The same with the kernel in oneDNN's layout, on the CPU."""
+
+
+class Parts(NamedTuple):
+    """What the fast ways compute with, looked up once a call.
+
+    Attributes:
+        conv: the 3x3 convolution, or the deployed one.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1); of no use in deployed form.
+        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch; none in deployed
+            form.
+        sources: all tensors that the equivalent kernel is derived from.
+    """
+
+    conv: nn.Conv2d
+    pointwise: Tensor
+    norms: list[_BatchNorm]
+    sources: list[Tensor]
+
+
+def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
+    """Choose the fastest way that serves.
+
+    Args:
+        block: the block, in any form.
+        x: its input, shape (N, C_in, H, W).
+
+    Returns:
+        The way, and what it computes with; None where somebody wants each module called and each result kept.
+    """
+    parts = None if not block.fold or operators_are_watched(x) else _plain_parts(block)
+    if parts is None or any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in parts.sources):
+        return Way.MODULES, None
+    return _way_of(parts, x), parts
+
+
+def _way_of(parts: Parts, x: Tensor) -> Way:
+    conv, norms = parts.conv, parts.norms
+    if any(bn.training for bn in norms):
+        return Way.BATCH_STATISTICS if _batch_statistics_serve(x, conv, norms) else Way.MODULES
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parts.sources):
+        return Way.FIXED_STATISTICS if norms else Way.MODULES
+    if _onednn_serves(x, conv):
+        return Way.PACKED_KERNEL
+    return Way.CACHED_KERNEL if norms else Way.MODULES
+
+
+def operators_are_watched(x: Tensor) -> bool:
+    """Tell whether somebody sees or changes each operator, so that it has to be a plain one.
+
+    That is compiling, tracing (torch.jit, torch.fx), exporting, torch.func, forward derivatives, operation counters,
+    CUDA graphs being recorded: they would not understand a fast way, lose derivatives, or keep what it has cached.
+
+    Args:
+        x: the input of what is asked about.
+
+    Returns:
+        Whether somebody does.
+    """
+    return bool(
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, nn.Parameter)  # torch.fx's proxy, a fake tensor, somebody's subclass
+        or torch.jit.is_tracing()
+        or _get_current_dispatch_mode() is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or (torch._C._len_torch_function_stack() and not _only_sets_the_device())
+        or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+
+
+def runs_as_built(module: Any, kind: type) -> bool:
+    """Tell whether calling a module does what its class does, and nothing else.
+
+    ``torch.nn.utils.prune`` and the old ``weight_norm`` and ``spectral_norm`` are hooks; a parametrization makes
+    another class.
+
+    Args:
+        module: the module.
+        kind: its class, exactly.
+
+    Returns:
+        Whether it has no hook and no forward of its own.
+    """
+    return type(module) is kind and _calls_forward_only(module)
+
+
+def _only_sets_the_device() -> bool:
+    """Tell whether all function modes are those of ``torch.set_default_device`` or ``with torch.device(...)``."""
+    return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def _calls_forward_only(module: Any) -> bool:
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def _plain_parts(block: "RepVGGBlock") -> Parts | None:
+    """Return the parts of a block whose modules are those that it was built with, None of any other."""
+    if module_hooks._has_any_global_hook():
+        return None
+    deployed = block.rbr_reparam
+    if deployed is not None:
+        plain = runs_as_built(deployed, nn.Conv2d) and deployed.bias is not None
+        return Parts(deployed, deployed.weight, [], [deployed.weight, deployed.bias]) if plain else None  # type: ignore[list-item]
+    dense, pointwise, identity = block.rbr_dense, block.rbr_1x1, block.rbr_identity
+    if not (runs_as_built(dense, ConvBN) and runs_as_built(pointwise, ConvBN)):
+        return None
+    convs, norms = (dense.conv, pointwise.conv), [dense.bn, pointwise.bn]
+    if identity is not None:
+        norms.append(identity)
+    if not (all(runs_as_built(conv, nn.Conv2d) for conv in convs) and all(map(_norm_is_plain, norms))):
+        return None
+    if not _branches_align(*convs, norms):
+        return None
+    weights = [conv.weight for conv in convs]
+    statistics = [bn._buffers[name] for bn in norms for name in ("running_mean", "running_var")]
+    affine = [tensor for bn in norms for tensor in bn._parameters.values() if tensor is not None]
+    return Parts(convs[0], weights[1], norms, [*weights, *statistics, *affine])  # type: ignore[list-item]
+
+
+def _norm_is_plain(bn: Any) -> bool:
+    return (
+        isinstance(bn, _BatchNorm)
+        and type(bn).forward in BN_FORWARDS
+        and _calls_forward_only(bn)
+        and not bn._modules  # no parametrization
+        and bn.track_running_stats
+        and bn._buffers.get("running_mean") is not None
+    )
+
+
+def _branches_align(dense: nn.Conv2d, pointwise: nn.Conv2d, norms: Sequence[_BatchNorm]) -> bool:
+    """Tell whether the 1x1 convolution reads the pixels under the centre tap of the 3x3 one, as built."""
+    return (
+        dense.padding == dense.dilation
+        and (pointwise.stride, pointwise.padding) == ((1, 1), (0, 0))
+        and dense.groups == pointwise.groups
+        and dense.bias is None
+        and pointwise.bias is None
+        and (len(norms) == 2 or dense.stride == (1, 1))
+    )
+
+
+def _batch_statistics_serve(x: Tensor, conv: nn.Conv2d, norms: Sequence[_BatchNorm]) -> bool:
+    """Tell whether `batch_statistics` serves: float32 and float64 in channels_last on the CPU, where it was measured.
+
+    It does not serve AMP, SyncBN (whose statistics come from all processes), padding modes other than zeros, a mixture
+    of fixed and batch statistics, and channels with one value, which can't be normalised.
+    """
+    row, column = conv.stride
+    return (
+        x.is_cpu
+        and x.dtype in (torch.float32, torch.float64)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.shape[0] * (x.shape[2] // row) * (x.shape[3] // column) > 1
+        and conv.weight.dtype == x.dtype
+        and conv.padding_mode == "zeros"
+        and all(type(bn).forward is _BatchNorm.forward and bn.training for bn in norms)
+        and all(bn.running_mean is not None and bn.running_mean.dtype == x.dtype for bn in norms)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _onednn_serves(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Tell whether `onednn` serves: float32 in channels_last on the CPU, without gradients."""
+    return bool(
+        x.is_cpu
+        and x.dtype == conv.weight.dtype == torch.float32
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and conv.padding_mode == "zeros"
+        and not (torch.is_grad_enabled() and x.requires_grad)
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+    )
