@@ -4,10 +4,7 @@ The parts are preparation, network and decoding. Apart, the sizes of each stay s
 be quantised or rounded alone.
 """
 
-import inspect
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from ..reparam.difference import fixed_input
 from .decoding import Mask, OneStageBoxes, Scores
 from .network import kind_of
 from .pooling import pools_as_products
 from .preparation import Preparation, Prepare
 from .two_stage import TwoStageBoxes
+from .writers import quiet
 
 IMAGE = "image"
 _GIVEN = "given"  # the image, handed on: decoding needs its height and width
@@ -80,7 +77,9 @@ def decoder_of(model: Any, lengths: Sequence[int]) -> nn.Module:
     heads = [model.bbox_head] if kind == "detector" else [model.rpn_head, model.roi_head.bbox_head]
     for head in heads:
         _check_head(head)
-    for cfg in [h.test_cfg for h in heads if hasattr(h, "test_cfg")] + ([model.roi_head.test_cfg] if kind != "detector" else []):
+    for cfg in [h.test_cfg for h in heads if hasattr(h, "test_cfg")] + (
+        [model.roi_head.test_cfg] if kind != "detector" else []
+    ):
         if cfg["nms"].get("type", "nms") != "nms" or cfg["nms"].get("class_agnostic"):
             raise ValueError(f"nms={dict(cfg['nms'])!r} can't be exported: only type='nms' by class can")
     return OneStageBoxes(model.bbox_head, lengths) if kind == "detector" else TwoStageBoxes(model, lengths)
@@ -205,7 +204,13 @@ def export(
     import onnx
 
     with quiet():
-        program = torch.export.export(module.eval(), inputs, dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True)
+        program = torch.export.export(
+            module.eval(),
+            inputs,
+            dynamic_shapes=dynamic,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
         made = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=[*input_names], output_names=[*output_names], optimize=True
         )
@@ -223,7 +228,9 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
     """
     from onnx import compose, load, save
 
-    parts = [compose.add_prefix(load(file), f"{file.stem}/", rename_inputs=False, rename_outputs=False) for file in files]
+    parts = [
+        compose.add_prefix(load(file), f"{file.stem}/", rename_inputs=False, rename_outputs=False) for file in files
+    ]
     version = min(part.ir_version for part in parts)
     for part in parts:
         part.ir_version = version
@@ -233,11 +240,3 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
     needed = [one.name for one in parts[2].graph.input]  # what decoding does not look at is no input of it
     whole = compose.merge_models(front, parts[2], io_map=[(name, name) for name in needed], outputs=[*names])
     save(whole, path)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out what the exporters say of their own workings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -17,7 +17,8 @@ SOURCES = ("repvgg_mm", "configs", "setup.py", "pyproject.toml", "MANIFEST.in", 
 TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
 pytest.importorskip("setuptools", minversion="77")
 no_extension = pytest.mark.skipif(
-    any(list(Path(folder, "mmcv").glob("_ext*.so")) for folder in sys.path), reason="this mmcv has its compiled extension"
+    any(list(Path(folder, "mmcv").glob("_ext*.so")) for folder in sys.path),
+    reason="this mmcv has its compiled extension",
 )
 
 

@@ -79,8 +79,7 @@ def hostile_configs(folder: Path) -> dict[str, str]:
         "imports": "custom_imports = dict(imports=['evil_module'])",
         "code": f"__import__('os').system('touch {mark('code')}')",
         "teacher": f"model['init_cfg'] = dict(type='Pretrained', checkpoint='{folder}/teacher.pth')",
-        "backbone": "model['backbone'] = dict(type='subprocess.call', "
-        f"args='touch {mark('backbone')}', shell=True)",
+        "backbone": f"model['backbone'] = dict(type='subprocess.call', args='touch {mark('backbone')}', shell=True)",
         "environment": f"env_cfg = dict(dist_cfg=dict(backend='gloo'), cudnn_benchmark=open('{mark('environment')}', 'w'))",
     }
 

@@ -120,7 +120,9 @@ def mutated_exports(size: int, seed: int = 0) -> Outcome:
             for index in range(start, min(size, start + BATCH)):
                 suffix = list(kinds)[index % len(kinds)]
                 path = folder / f"case{index}{suffix}"
-                how[str(path)] = f"seed {seed}, case {index}, " + mutate(kinds[suffix], random.Random(f"{seed} {index}"), path)
+                how[str(path)] = f"seed {seed}, case {index}, " + mutate(
+                    kinds[suffix], random.Random(f"{seed} {index}"), path
+                )
             for path, end in _ends(folder, list(how)).items():
                 good = end in ("refused", "same outputs")
                 outcome.add(end.split(":")[0], "" if good else f"{how[path]}: {end[-300:]}")
