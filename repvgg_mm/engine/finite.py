@@ -100,10 +100,10 @@ def check_finite(model: nn.Module, iteration: int) -> None:
     Raises:
         NonFiniteError: if they are not, on any process; names the first.
     """
-    tensors = [(name, tensor, ~tensor.isfinite()) for name, tensor in model.named_parameters()]
-    tensors += [(name, tensor, tensor.isnan()) for name, tensor in model.named_buffers() if tensor.is_floating_point()]
-    name = next((name for name, _, bad in tensors if bad.any()), "a tensor of another process")
-    if highest(int(name != "a tensor of another process")):
+    bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+    bad += [name for name, buffer in model.named_buffers() if buffer.isnan().any()]
+    if highest(len(bad)):
+        name = bad[0] if bad else "on another process"
         raise NonFiniteError(f"iteration {iteration}: weights are not finite ({name}): they are not saved")
 
 

@@ -60,7 +60,8 @@ class Loader:
         """Load a checkpoint.
 
         Args:
-            address: Path, http(s) address, or name in one of mmengine's tables (``'open-mmlab://resnet50_v1c'``).
+            address: Path, address or name, as for `local_file`, or a name in one of mmengine's tables
+                (``'open-mmlab://resnet50_v1c'``).
 
         Returns:
             What was saved, on the CPU, with the history of losses and numbers of numpy as mmengine needs them.
@@ -78,12 +79,20 @@ class Loader:
         if isinstance(loaded.get("meta"), dict):
             loaded["meta"].pop("config", None)  # of mmcv 1.x: mmengine runs it as Python when it resumes
         if self._resume and {"meta", "optimizer"} <= set(loaded):
-            _check_state(loaded, address)
+            check_state(loaded, address)
         return loaded
 
 
-def _check_state(loaded: dict[str, Any], source: str) -> None:
-    """Refuse a training state that is not mmengine's, or of which something was not loaded."""
+def check_state(loaded: dict[str, Any], source: str) -> None:
+    """Refuse a training state that is not mmengine's, or of which something was not loaded.
+
+    Args:
+        loaded: As from `Loader.load`.
+        source: Where it comes from, for the message.
+
+    Raises:
+        CheckpointError: If so.
+    """
     hub = loaded.get("message_hub")
     if not isinstance(hub, dict) or not set(_HUB) <= set(hub):
         raise CheckpointError(f"{source}: its message_hub has no {', '.join(_HUB)}: mmengine did not write it")
@@ -97,14 +106,9 @@ def _check_state(loaded: dict[str, Any], source: str) -> None:
 
 
 def _resolve(address: str) -> str:
-    """Look a name up in mmengine's tables."""
+    """Look a name up in mmengine's tables; `local_file` knows ours."""
     scheme, mark, name = address.partition("://")
-    if not mark or scheme in ("http", "https"):
-        return address
-    table = _TABLES.get(scheme + mark, dict)()
-    if name not in table:
-        raise CheckpointError(f"no checkpoint is known by the name {address!r:.120}: give a file or an http(s) address")
-    return table[name]
+    return _TABLES.get(scheme + mark, dict)().get(name, address)
 
 
 class _Numbers:

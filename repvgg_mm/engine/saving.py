@@ -30,7 +30,7 @@ class WholeFileBackend(LocalBackend):
             filepath: where; folders are made.
         """
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        save_atomically(obj, filepath, lambda content, path: _write(content, path))
+        save_atomically(obj, filepath, _write)
 
 
 def write_whole_files() -> None:
@@ -46,6 +46,8 @@ class AtomicCheckpointHook(CheckpointHook):
     there, and named, before an old one goes. Weights that are not finite are refused. All processes go on with the
     buffers that are saved (those of process 0), so that a resumed run is the run that went on.
     """
+
+    file_backend: Any
 
     def save_now(self, runner: Runner, epoch: int, iteration: int) -> str:
         """Save a checkpoint outside the interval, if there is none of this iteration yet.
@@ -98,7 +100,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         self._last_iteration = int(meta["iter"])
         if is_main_process():
-            save_atomically(self.last_ckpt, Path(runner.work_dir) / LAST, lambda text, path: _write(text, path))
+            save_atomically(self.last_ckpt, Path(runner.work_dir) / LAST, _write)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         """Save the best so far; the one that was best goes when this one is there."""
@@ -107,8 +109,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
-        backend = self.file_backend
-        later = _RemoveLater(backend)
+        backend, later = self.file_backend, _RemoveLater(self.file_backend)
         self.file_backend = later
         try:
             yield

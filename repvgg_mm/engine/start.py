@@ -1,13 +1,12 @@
 """What is checked before a training starts, because mmengine would pass over it in silence or with a traceback."""
 
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import torch
 from mmengine.config import Config
 
 from ..checkpoint import CheckpointError, find_state_dict, recognise
-from .loading import Loader
+from .loading import Loader, check_state
 
 
 def check_start(cfg: Config, trust: bool = False) -> None:
@@ -34,7 +33,7 @@ def check_start(cfg: Config, trust: bool = False) -> None:
 
 
 def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
-    loaded = Loader(trust, resume).load(path)
+    loaded = Loader(trust, resume=False).load(path)
     layout = recognise(find_state_dict(loaded).state_dict)
     if layout not in (None, "repvgg_mm"):
         flag = "--resume" if resume else "load_from"
@@ -43,5 +42,9 @@ def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
             f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or rename it with "
             "tools/convert.py FILE OUT --to repvgg_mm"
         )
-    if resume and not (isinstance(loaded, Mapping) and {"meta", "optimizer"} <= set(loaded)):
+    if not resume:
+        return
+    if not (isinstance(loaded, dict) and {"meta", "optimizer"} <= set(loaded)):
         raise CheckpointError(f"{path} holds weights, but no state of a training: start from it with load_from={path}")
+    if not trust:
+        check_state(loaded, path)

@@ -35,5 +35,5 @@ def test_what_nobody_can_act_on_is_not_shown(tmp_path: Path) -> None:
     first, last = done.stdout.splitlines()
     assert first == "another line" and last.endswith("another record")
     assert [line for line in done.stderr.splitlines() if "Warning" in line] == [
-        "<string>:14: UserWarning: avg_non_ignore is another warning"
+        "<string>:13: UserWarning: avg_non_ignore is another warning"
     ]

@@ -14,6 +14,8 @@ from repvgg_mm.checkpoint.key_layouts import from_ours
 from repvgg_mm.engine.config import enable_amp
 from repvgg_mm.engine.start import check_start
 
+HUB: dict[str, Any] = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+
 
 def write(path: Path, layout: str = "repvgg_mm", **state: Any) -> str:
     weights = from_ours(RepVGGClassifier(SMALL_ARCH, 3).state_dict(), layout)
@@ -31,7 +33,7 @@ def test_names_that_mmengine_would_pass_over_are_refused(tmp_path: Path, layout:
 
 
 def test_our_own_files_and_models_of_others_pass(tmp_path: Path) -> None:
-    path, training = write(tmp_path / "w.pth"), write(tmp_path / "t.pth", meta={}, optimizer={})
+    path, training = write(tmp_path / "w.pth"), write(tmp_path / "t.pth", meta={}, optimizer={}, message_hub=HUB)
     torch.save({"backbone.layer1.0.conv1.weight": torch.ones(1)}, tmp_path / "resnet.pth")
     for cfg in ({}, {"load_from": path}, {"load_from": training, "resume": True}, {"load_from": None, "resume": True}):
         check_start(Config(cfg))
