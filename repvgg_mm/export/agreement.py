@@ -32,8 +32,8 @@ class Agreement:
 
     def __or__(self, other: "Agreement") -> "Agreement":
         """Take the worse of two."""
-        worst = (max(getattr(self, name), getattr(other, name)) for name in _LIMITS)
-        return Agreement(*worst, counted=self.counted + other.counted)
+        worst = {name: max(getattr(self, name), getattr(other, name)) for name in _LIMITS}
+        return Agreement(**worst, counted=self.counted + other.counted)
 
     @property
     def holds(self) -> bool:

@@ -89,7 +89,7 @@ def _check_head(head: Any) -> None:
     from mmdet.models.dense_heads import FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead
     from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 
-    known = (FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead)
+    known: tuple[type, ...] = (FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead)
     known += (ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
     if type(head) not in known:
         raise ValueError(f"{type(head).__name__} can't be exported with its decoding: export the network alone")
@@ -122,7 +122,8 @@ class Complete(nn.Module):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the outputs."""
-        return self.decode.names
+        names: tuple[str, ...] = self.decode.names  # type: ignore[assignment]
+        return names
 
 
 class _KeepingImage(nn.Module):

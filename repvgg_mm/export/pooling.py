@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +45,11 @@ def pools_as_products(model: nn.Module) -> Iterator[None]:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
-                size = child.output_size
-                pair = (size, size) if isinstance(size, int) else tuple(size)
-                if all(isinstance(side, int) for side in pair):
+                size: Any = child.output_size
+                height, width = (size, size) if isinstance(size, int) else size
+                if height is not None and width is not None:
                     replaced.append((module, name, child))
-                    module.add_module(name, ProductPool(pair))  # type: ignore[arg-type]
+                    module.add_module(name, ProductPool((height, width)))
     try:
         yield
     finally:

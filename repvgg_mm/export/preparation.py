@@ -58,7 +58,7 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
     dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
     loaded_as_bgr = "pipeline" in dataset  # by mmcv; torchvision's images are RGB
     swapped = bool(given.get("bgr_to_rgb") or given.get("rgb_to_bgr"))
-    shared = {
+    shared: dict[str, Any] = {
         "channels": "BGR" if loaded_as_bgr != swapped else "RGB",
         "mean": tuple(given.get("mean") or (0.0, 0.0, 0.0)),
         "std": tuple(given.get("std") or (1.0, 1.0, 1.0)),

@@ -11,7 +11,7 @@ from .decoding import _best, _decode, _flat, _split, suppress, to_image
 
 
 class TwoStageBoxes(nn.Module):
-    """Head maps and features -> ``boxes`` (N, 4), ``scores`` (N,), ``labels`` (N,), with a mask head ``masks`` (N, H, W).
+    """Features and head maps -> ``boxes`` (N, 4), ``scores`` and ``labels`` (N,), with a mask head ``masks`` (N, H, W).
 
     Args:
         model: mmdet's two-stage detector with an RPN and a StandardRoIHead.

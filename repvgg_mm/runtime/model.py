@@ -63,8 +63,8 @@ class Model:
         task = _TASKS.get(self._session.names)
         if task is None or self._session.input_name != "image":
             raise FileError(
-                f"{path} takes {self._session.input_name!r} and gives {', '.join(self._session.names)}: it is no complete "
-                "file, only a network; export it without --raw"
+                f"{path} takes {self._session.input_name!r} and gives {', '.join(self._session.names)}: it is a network "
+                "alone, no complete file"
             )
         self.task = task
         self.about: dict[str, Any] = self._session.about
