@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .opencv_resize import resize_bytes
+
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
 
 
@@ -126,12 +128,15 @@ class Prepare(nn.Module):
             The network's input, shape (1, 3, H', W'); and H, W, and height and width before filling up, int64.
         """
         height, width = image.shape[0], image.shape[1]
-        x = image.permute(2, 0, 1)[None].float()
         new_height, new_width = self._new_size(height, width)
-        if self.how.resize is not None:
-            size = (new_height, new_width)
-            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=self.how.antialias)
-            x = x.round().clamp(0, 255)  # the libraries resize bytes
+        if self.how.resize is None:
+            x = image.permute(2, 0, 1)[None].float()
+        elif self.how.antialias:
+            x, size = image.permute(2, 0, 1)[None].float(), (new_height, new_width)
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+            x = x.round().clamp(0, 255)  # Pillow resizes bytes
+        else:
+            x = resize_bytes(image, new_height, new_width).permute(2, 0, 1)[None]
         if self.how.crop is not None:
             x, new_height, new_width = self._crop(x, new_height, new_width)
         if self.how.channels == "BGR":
