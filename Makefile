@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 install: $(READY)
 
-$(READY): pyproject.toml setup.py constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt repvgg_mm/doctor/tested.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[onedl,demo,deploy,test]'
 	touch $@
@@ -36,11 +36,11 @@ test-lowest: .venv-lowest/.ready
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --durations 10
 
 # The same suite on the original OpenMMLab releases: a folder put first on PYTHONPATH, no second environment.
-ORIGINALS := mmengine==0.10.7 mmcv-lite==2.1.0 mmsegmentation==1.2.2 mmdet==3.3.0
+ORIGINALS := mmengine mmcv-lite mmsegmentation mmdet
 
 .openmmlab/.ready: $(READY)
 	rm -rf .openmmlab
-	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .openmmlab $(ORIGINALS)
+	$(PY) -m pip install --progress-bar off --no-deps --no-compile --target .openmmlab -c constraints.txt $(ORIGINALS)
 	rm -rf .openmmlab/tests  # mmsegmentation's wheel ships its own
 	touch $@
 

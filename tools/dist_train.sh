@@ -19,5 +19,5 @@ else
     rendezvous=(--nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}"
         --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${port:-29500}")
 fi
-exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node "$gpus" \
+exec "${PYTHON:-python}" -m repvgg_mm.cli.torchrun "${rendezvous[@]}" --nproc_per_node "$gpus" \
     "$here/train.py" "$config" --launcher pytorch "$@"

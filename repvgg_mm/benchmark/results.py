@@ -1,9 +1,11 @@
-"""One measured number with its spread, and the line of the table that it stands in."""
+"""Measured numbers with their spread, and the table that they stand in."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from ..text_table import text_table
 
 
 class Spread(NamedTuple):
@@ -49,3 +51,35 @@ class Result:
     unit: str
     ratio: Spread | None = None
     goal: str = ""
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """Lay results out as text, one line each; ratios are against the line whose ratio is 1.
+
+    Args:
+        results: what to show.
+
+    Returns:
+        The table.
+    """
+    header = ("case", "arch", "", "median", "quartiles", "unit", "ratio", "quartiles", "goal")
+    return text_table(header, [_cells(result) for result in results])
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    value, against = result.value, result.ratio
+    return (
+        result.case,
+        result.arch,
+        result.name,
+        _number(value.median),
+        f"{_number(value.low)}-{_number(value.high)}",
+        result.unit,
+        f"{against.median:.3f}" if against else "",
+        f"{against.low:.3f}-{against.high:.3f}" if against else "",
+        result.goal,
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value >= 100 else f"{value:.3g}"

@@ -20,16 +20,20 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .command import DONE, user_input
+from .progress import track
 
 if TYPE_CHECKING:
     import torch
 
     from repvgg_mm.benchmark import Result
+    from repvgg_mm.benchmark.cases import Setting
     from repvgg_mm.benchmark.growth import Point
 
 MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures it
@@ -39,8 +43,7 @@ MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures i
     "live": "training",
     "memory": "memory",
 }
-OTHER_CASES = ("runtimes", "models", "convert", "pipeline", "startup")
-CASES = [*MODEL_CASES, *OTHER_CASES, "growth"]
+CASES = [*MODEL_CASES, "runtimes", "models", "convert", "pipeline", "startup", "growth"]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,54 +64,58 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def progress(line: str) -> None:
+def say(line: str) -> None:
     """Say on stderr what goes on; the table alone goes to stdout."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def shown(results: list[Result]) -> list[Result]:
-    """Show the lines of a case at once: a run that is broken off later has not been in vain."""
-    from repvgg_mm.benchmark.writing import render_table
-
-    print(render_table(results), file=sys.stderr, flush=True)
-    return results
-
-
-def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result], dict[str, list[Point]]]:
-    """Run the chosen cases."""
+def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], list[Result]]]:
+    """List the chosen cases with what measures each, in the order in which they run; growth has no table."""
     from repvgg_mm.benchmark import cases
     from repvgg_mm.benchmark.compiled import compiled_inference
-    from repvgg_mm.benchmark.contestants import peers
     from repvgg_mm.benchmark.conversion import conversion
-    from repvgg_mm.benchmark.growth import growth
     from repvgg_mm.benchmark.pipeline import pipeline
     from repvgg_mm.benchmark.runtimes import runtimes
     from repvgg_mm.benchmark.startup import startup
     from repvgg_mm.benchmark.whole_models import whole_models
 
-    other_cases: dict[str, Callable[[], list[Result]]] = {
+    def compiled(arch: str) -> list[Result]:
+        with user_input():
+            return compiled_inference(arch, setting)
+
+    works: dict[str, Callable[[], list[Result]]] = {}
+    for arch in args.arch:
+        for name in (name for name in MODEL_CASES if name in args.cases):
+            works[f"{name} {arch}"] = partial(getattr(cases, MODEL_CASES[name]), arch, setting)
+        if args.compile:
+            works[f"compile {arch}"] = partial(compiled, arch)
+    others: dict[str, Callable[[], list[Result]]] = {
         "runtimes": lambda: [result for arch in args.arch for result in runtimes(arch, setting)],
         "models": lambda: whole_models(setting),
         "convert": lambda: conversion(args.repeats),
         "pipeline": lambda: pipeline(args.repeats),
         "startup": lambda: startup(args.repeats),
     }
-    setting = cases.Setting(peers(progress), args.batch, args.side, args.repeats, device)
+    return works | {name: work for name, work in others.items() if name in args.cases}
+
+
+def measure(args: argparse.Namespace, device: torch.device) -> tuple[list[Result], dict[str, list[Point]]]:
+    """Run the chosen cases; the lines of each are shown at once: a run that is broken off has not been in vain."""
+    from repvgg_mm.benchmark.cases import Setting
+    from repvgg_mm.benchmark.contestants import peers
+    from repvgg_mm.benchmark.growth import growth
+    from repvgg_mm.benchmark.results import results_table
+
+    works = plan(args, Setting(peers(say), args.batch, args.side, args.repeats, device))
     results: list[Result] = []
-    for arch in args.arch:
-        for name in (name for name in MODEL_CASES if name in args.cases):
-            progress(f"{name} {arch}")
-            results += shown(getattr(cases, MODEL_CASES[name])(arch, setting))
-        if args.compile:
-            progress(f"compile {arch}")
-            with user_input():
-                results += shown(compiled_inference(arch, setting))
-    for name in (name for name in OTHER_CASES if name in args.cases):
-        progress(name)
-        results += shown(other_cases[name]())
+    for number, name in enumerate(track(works, len(works), "benchmark"), 1):
+        say(f"{name} ({number}/{len(works)})")
+        found = works[name]()
+        print(results_table(found), file=sys.stderr, flush=True)
+        results += found
     curves = {}
     if "growth" in args.cases:
-        curves[args.arch[0]] = growth(args.arch[0], args.side, args.repeats, device, progress)
+        curves[args.arch[0]] = growth(args.arch[0], args.side, args.repeats, device, say)
     return results, curves
 
 
@@ -119,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch
 
         from repvgg_mm.archs import resolve_arch
-        from repvgg_mm.benchmark.writing import describe_machine, render_table, write_json
+        from repvgg_mm.benchmark.record import describe_machine, write_json
+        from repvgg_mm.benchmark.results import results_table
 
         for arch in args.arch:
             resolve_arch(arch)
@@ -135,14 +143,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Both in true float32, so that the efficiency compares like with like.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     machine = describe_machine(device) | {"batch": args.batch, "side": args.side, "repeats": args.repeats}
-    results, curves = measure(args, device)
+    with redirect_stdout(sys.stderr):  # nncf shows its own progress
+        results, curves = measure(args, device)
     print(" ".join(f"{key}={value}" for key, value in machine.items()))
-    print(render_table(results))
+    print(results_table(results))
     points = {
         arch: [{**p._asdict(), "milliseconds": p.milliseconds._asdict()} for p in c] for arch, c in curves.items()
     }
     write_json(args.out_dir / "benchmark.json", machine, results, points)
-    from repvgg_mm.benchmark.drawing import draw_growth, draw_ratios
+    from repvgg_mm.benchmark.png_charts import draw_growth, draw_ratios
 
     if results:
         draw_ratios(args.out_dir / "ratios.png", results)

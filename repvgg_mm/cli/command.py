@@ -5,17 +5,19 @@ it needs it, inside `user_input`: where OpenMMLab is missing, that is one clear 
 """
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 from ..files import DISK_ERRORS
 from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
+TRACEBACK = "--traceback"  # of every command: show where an error came up
 
 
 class InputError(Exception):
@@ -38,42 +40,83 @@ class ConfigOptions(argparse.Action):
 def user_input() -> Iterator[None]:
     """Mark the part of a command that only imports the package, and reads and builds what the user gave.
 
+    A fault of our own in there stays what it is.
+
     Raises:
         InputError: for every error in there that a missing package or a wrong config, file or flag causes.
     """
     try:
         check_installed()
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except InputError:
+        raise
+    except (OSError, ImportError) as error:
         raise InputError(one_line(error)) from error
-    except (TypeError, KeyError, AttributeError) as error:  # often an argument's name: say who refused it
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(f"{one_line(error)} ({Path(place.filename).name}:{place.lineno})") from error
+    except Exception as error:
+        from ..engine.explain import explain, is_our_fault
+
+        if is_our_fault(error):
+            raise
+        raise InputError(explain(error)) from error
 
 
 def run(main: Callable[[], int]) -> None:
     """Run a command line and exit with its code; bad input or a full disk becomes one line on stderr and exit code 2.
 
+    ``--traceback``, which every command takes, shows where the error came up, too.
+
     Args:
         main: parses and works; returns the exit code.
     """
     behind_mmengine(_hush)
+    show = TRACEBACK in sys.argv
+    if show:
+        sys.argv.remove(TRACEBACK)
     try:
         sys.exit(main())
-    except (InputError, FileNotFoundError) as error:
-        refusal: Exception = error
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except Exception as error:
+        line = _refusal(error)
+        if line is None:
             raise
-        refusal = error
-    except ValueError as error:
-        from ..checkpoint.errors import CheckpointError
-
-        if not isinstance(error, CheckpointError):
-            raise
-        refusal = error
-    print(f"error: {one_line(refusal)}", file=sys.stderr)
+        if show:
+            traceback.print_exception(error)
+        say_once(f"error: {line}")
     sys.exit(BAD_INPUT)
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return the line for an error that the user can put right, None for every other."""
+    full_disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
+    if full_disk or isinstance(error, (InputError, FileNotFoundError)):
+        return one_line(error)
+    if not isinstance(error, ValueError):
+        return None
+    from ..checkpoint.errors import CheckpointError
+
+    if isinstance(error, CheckpointError):
+        return one_line(error)
+    from ..engine.explain import explain_known
+
+    return explain_known(error)
+
+
+def say_once(line: str) -> None:
+    """Write a line to stderr; of several processes under ``torchrun`` that have the same to say, one says it.
+
+    Args:
+        line: what to say.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        from torch.distributed import TCPStore
+
+        name = f"repvgg_mm/said/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}/{sha256(line.encode()).hexdigest()}"
+        try:
+            store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+            if store.add(name, 1) > 1:
+                return
+        except RuntimeError:  # torchrun is gone: better twice than not at all
+            pass
+    print(line, file=sys.stderr)
 
 
 def _hush() -> None:

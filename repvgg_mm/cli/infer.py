@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .command import CHECK_FAILED, DONE, user_input
+from .progress import progress
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         pictures[0].parent.mkdir(parents=True, exist_ok=True)
 
     def report(index: int, path: Path, outcome: Prediction | UnreadableImage) -> None:
+        step()
         if isinstance(outcome, UnreadableImage):
             print(f"error: {path} is skipped: {outcome}", file=sys.stderr)
         else:
             print(f"[{index + 1}/{len(images)}] {path}: {outcome.summary}", flush=True)
 
     about = {"checkpoint": args.checkpoint, "config": args.config, "deploy": args.deploy}
-    skipped = infer_images(predictor, images, pictures, about, report)
+    with progress(len(images), "images") as step:
+        skipped = infer_images(predictor, images, pictures, about, report)
     print(f"{len(images) - skipped} of {len(images)} images done: see {args.out_dir}/{RESULTS}")
     return CHECK_FAILED if skipped else DONE

@@ -15,6 +15,7 @@ COMMANDS = {
     "benchmark": "measure speed and memory",
     "demo": "run the whole mission on handwritten digits",
     "make-digits": "make the demo's data set",
+    "doctor": "find out what works on this machine, and how to fix what does not",
 }
 USAGE = "\n".join(
     [
@@ -25,6 +26,7 @@ USAGE = "\n".join(
         *(f"  {name:12} {text}" for name, text in COMMANDS.items()),
         "",
         "  --version    print the version",
+        "  --traceback  with any command: where an error came up",
         "",
         "repvgg-mm COMMAND --help tells more. python -m repvgg_mm COMMAND does the same.",
     ]

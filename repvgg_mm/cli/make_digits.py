@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .command import DONE, user_input
+from .progress import progress
 
 EXAMPLE = """\
 example:
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         given = vars(parse_args(make_digits, argv))
         arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-        make_digits(**arguments)
+        images = sum(arguments[f"{split}_{kind}"] for split in ("train", "val") for kind in ("scenes", "images"))
+        with progress(images, "drawing") as step:
+            make_digits(**arguments, step=step)
     print(f"{arguments['root']}: complete ({time.perf_counter() - start:.1f} s)")
     return DONE

@@ -2,6 +2,7 @@
 
 Example:
     python tools/train.py configs/pspnet_repvgg_digits.py --work-dir work_dirs/digits
+    python tools/train.py configs/pspnet_repvgg_digits.py --check     # all checks, every file, one step; then stop
     tools/dist_train.sh configs/pspnet_repvgg_b2_cityscapes.py 8
     srun --ntasks-per-node 8 --gres gpu:8 python tools/train.py configs/repvgg_b2_200e_imagenet.py --launcher slurm
 
@@ -16,11 +17,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .command import CHECK_FAILED, DONE, ConfigOptions, one_line, user_input
+from .command import BAD_INPUT, CHECK_FAILED, DONE, ConfigOptions, one_line, say_once, user_input
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
     from mmengine.runner import Runner
 
 
@@ -32,6 +35,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--resume", nargs="?", const="auto", help="go on from a checkpoint (default: the latest in the work dir)"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="run all checks, read every file, take one step, estimate, and stop"
+    )
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="override the config: key=value ...")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
@@ -42,17 +48,38 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check(cfg: Config, trust: bool) -> int:
+    """Run all checks of a training and say what came out, a line for each problem."""
+    from repvgg_mm.engine.dry_run import dry_run
+
+    problems, estimate = dry_run(cfg, show_progress, trust)
+    for line in problems:
+        say_once(f"error: {line}")
+    if estimate is None:
+        return BAD_INPUT
+    memory = f"{estimate.memory / 2**30:.1f} GiB of {'GPU memory' if estimate.on_gpu else 'memory'}"
+    print(f"one step: {estimate.step:.2f} s, batch of {estimate.batch_size}, {memory}")
+    print(f"training: {estimate.iterations} steps, about {timedelta(seconds=round(estimate.seconds))} with validation")
+    print("no problem found")
+    return DONE
+
+
+def show_progress(name: str, done: int, total: int) -> None:
+    """Say on stderr how many files are read, ten times in all."""
+    if done == total or done % max(1, total // 10) == 0:
+        print(f"{name}: {done} of {total} files read", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train."""
+    """Train, or check whether that would go well."""
     args = parse_args(argv)
     with ExitStack() as loading:
         with user_input():
             from repvgg_mm.engine.config import enable_amp, load_config
             from repvgg_mm.engine.guards import guard_training
-            from repvgg_mm.engine.launch import build_runner
             from repvgg_mm.engine.limits import safe_loading
             from repvgg_mm.engine.resume import resume_newest
-            from repvgg_mm.engine.start import check_start
+            from repvgg_mm.engine.start import check_config, check_start, prepare_training, refuse
 
             os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
             cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
@@ -64,13 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                     cfg.load_from = args.resume
             newest = args.resume == "auto" or (cfg.get("resume") and not cfg.get("load_from"))
             found = resume_newest(cfg) if newest else ""
+            if args.check:
+                return check(cfg, args.trust_checkpoint)
+            refuse(check_config(cfg))
             guard_training(cfg)
             check_start(cfg, args.trust_checkpoint)
             loading.enter_context(safe_loading(args.trust_checkpoint, bool(cfg.get("resume"))))
-            runner = build_runner(cfg)
+            runner = prepare_training(cfg)
             if found:
                 runner.logger.info(found)
-            _ = runner.train_loop, runner.val_loop  # builds the data sets: a wrong path shows here
         return train(runner)
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..reparam.difference import FLOAT_TOLERANCE, TOLERANCE, Difference, compare_outputs
 
-_NUMBERS_AT_ONCE = 2**18  # of a kernel: its float64 form stays in the CPU's cache
+_NUMBERS_AT_ONCE = 2**19  # of a kernel: 4 MiB in float64, the quickest of 2**15 to 2**22
 
 
 class BlockProof(NamedTuple):

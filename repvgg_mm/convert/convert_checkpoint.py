@@ -225,7 +225,10 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     """
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return torch.equal(a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8))
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
+    as_integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.itemsize]
+    return torch.equal(a.view(as_integers), b.view(as_integers))
 
 
 def _translated(path: str, weights: Mapping[str, Tensor], layout: str | None = None) -> "OrderedDict[str, Tensor]":

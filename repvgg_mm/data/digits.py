@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def make_digits(
     scene_size: tuple[int, int] = (128, 128),
     image_size: tuple[int, int] = (64, 64),
     digit_size: tuple[int, int] = (40, 72),
+    step: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the digits data set for classification, segmentation and detection in one folder.
 
@@ -99,6 +100,7 @@ def make_digits(
         scene_size: (H, W) of the segmentation and detection images in pixels.
         image_size: (H, W) of the classification images in pixels.
         digit_size: least and largest size (longer side) of a digit in the scenes in pixels.
+        step: called after each image, such as a progress bar's.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -113,8 +115,8 @@ def make_digits(
     with workplace(target) as folder:
         partial = folder / target.name
         for split in SPLITS:
-            write_classification(partial, settings, split, materials[split])
-            write_scenes(partial, settings, split, materials[split])
+            write_classification(partial, settings, split, materials[split], step)
+            write_scenes(partial, settings, split, materials[split], step)
         (partial / SETTINGS_FILE).write_text(settings.to_json(), encoding="utf-8")
         try:
             move_into_place(partial, target)
@@ -161,7 +163,9 @@ def classification_path(split: Split, index: int) -> str:
     return f"classification/{split}/{index % 10}/{index // 10:04d}.png"
 
 
-def write_classification(root: Path, settings: Settings, split: Split, material: Material) -> None:
+def write_classification(
+    root: Path, settings: Settings, split: Split, material: Material, step: Callable[[], None]
+) -> None:
     """Draw and write a split's classification images."""
     side = min(settings.image_size)
     sizes = (round(SINGLE_SHARE[0] * side), round(SINGLE_SHARE[1] * side))
@@ -169,9 +173,10 @@ def write_classification(root: Path, settings: Settings, split: Split, material:
         rng = np.random.default_rng([settings.seed, 0, SPLITS.index(split), index])
         scene = draw_scene(material, (index % 10,), settings.image_size, sizes, rng)
         save_png(Image.fromarray(scene.image), root / classification_path(split, index))
+        step()
 
 
-def write_scenes(root: Path, settings: Settings, split: Split, material: Material) -> None:
+def write_scenes(root: Path, settings: Settings, split: Split, material: Material, step: Callable[[], None]) -> None:
     """Draw a split's scenes; write their images, their index masks and one COCO file for all of them."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -189,6 +194,7 @@ def write_scenes(root: Path, settings: Settings, split: Split, material: Materia
         images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
         for annotation in coco_annotations(scene):
             annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **annotation})
+        step()
     coco = {
         "info": {"description": f"digits on photos; file names are relative to segmentation/images/{split}"},
         "images": images,

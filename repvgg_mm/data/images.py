@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
 from torch.utils.data import Dataset, default_collate
 
+from ..names import nearest
+from .errors import DataError, UnreadableDataError
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 
@@ -60,7 +62,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         if broken not in ("stop", "skip"):
             raise ValueError(f"broken={broken!r} is unknown: choose 'stop' or 'skip'")
         self._load = default_loader
-        self._skip = broken == "skip"
+        self.skip = broken == "skip"
         self._skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # counted by all workers together
         self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
         names = read_classes(Path(data_root), classes)
@@ -91,21 +93,37 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             ``inputs``, uint8 (3, H, W) in RGB, and ``data_samples``, the class index; None for a file that is skipped.
 
         Raises:
-            ValueError: if the file can't be read; names it.
+            UnreadableDataError: if the file can't be read; names it.
         """
         if isinstance(index, Draw):
             index.seed_everything()
-        path = self._root / os.fsdecode(self._paths[index])
         try:
-            image = self._load(path)
-        except Exception as error:  # whatever a decoder makes of a damaged file
-            message = f"image {path} can't be read: {error}"
-            if not self._skip:
-                raise ValueError(f"{message}; mend or remove it, or set broken='skip'") from error
+            image = self.read(index)
+        except UnreadableDataError as error:
+            if not self.skip:
+                raise UnreadableDataError(f"{error}; fix or remove it, or set broken='skip'") from error
             self._skipped += 1
-            print_log(f"{message}; skipped ({int(self._skipped)} so far)", logger="current", level=logging.WARNING)
+            print_log(f"{error}; skipped ({int(self._skipped)} so far)", logger="current", level=logging.WARNING)
             return None
         return {"inputs": self._transform(image).as_subclass(torch.Tensor), "data_samples": int(self._labels[index])}
+
+    def read(self, index: int) -> Any:
+        """Decode one image.
+
+        Args:
+            index: its number.
+
+        Returns:
+            The image, as Pillow has it, in RGB.
+
+        Raises:
+            UnreadableDataError: if the file can't be read; names it.
+        """
+        path = self._root / os.fsdecode(self._paths[index])
+        try:
+            return self._load(path)
+        except Exception as error:  # whatever a decoder makes of a damaged file
+            raise UnreadableDataError(f"image {path} can't be read: {error}") from error
 
 
 @FUNCTIONS.register_module()
@@ -119,16 +137,18 @@ def collate_images(samples: Sequence[dict[str, Any] | None]) -> Any:
         ``inputs`` (N, 3, H, W) and ``data_samples`` (N,).
 
     Raises:
-        ValueError: if no image of the batch could be read.
+        DataError: if no image of the batch could be read.
     """
     readable = [sample for sample in samples if sample is not None]
     if not readable:
-        raise ValueError(f"none of the {len(samples)} images of a batch could be read: see the log for their paths")
+        raise DataError(f"none of the {len(samples)} images of a batch could be read: see the log for their paths")
     return default_collate(readable)
 
 
 def _build_transform(v2: Any, step: dict[str, Any]) -> Any:
     name = step.pop("type", None)
     if not isinstance(name, str) or not hasattr(v2, name):
-        raise ValueError(f"transform type={name!r} is unknown: choose one of torchvision.transforms.v2")
+        raise ValueError(
+            f"transform type={name!r} is unknown: choose one of torchvision.transforms.v2{nearest(str(name), dir(v2))}"
+        )
     return getattr(v2, name)(**step)

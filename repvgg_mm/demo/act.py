@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..data.digits import make_digits
 from ..report import Curve, Report, read_curves, write_report
+from ..text_table import text_table
 from .commands import Commands, Say
-from .measure import Look, Measured, facts, format_table, measure
+from .measure import Look, Measured, facts, measure
 
 CLASSIFIER = "configs/repvgg_digits.py"
 
@@ -107,7 +109,8 @@ def run_act(act: Act, root: Path, work_dir: Path, say: Say) -> bool:
     data, deployed = work_dir / "digits", work_dir / "deployed.pth"
     commands = Commands(root, work_dir, {"DIGITS": str(data)}, say)
     say("1/6  real handwritten digits on real photos")
-    make_digits(data)
+    drawn = count(1)
+    make_digits(data, step=lambda: _say_now_and_then(say, next(drawn)))
     say("2/6  pretrain the classifier")
     commands.python("pretrain", "train", CLASSIFIER, "--work-dir", str(work_dir / "pretrain"))
     say(f"3/6  {act.finetuning}")
@@ -157,12 +160,17 @@ def conclude(
         detections=measured.sights.detections,
     )
     write_report(page, report)
-    commands.say(format_table(("", "three branches", "deployed"), rows))
+    commands.say(text_table(("", "three branches", "deployed"), rows))
     commands.say(f"report: {page}")
     complaints = [complaint for metric in act.metrics if (complaint := metric.complaint(before, after))]
     for complaint in complaints:
         commands.say(f"failed: {complaint}")
     return not complaints
+
+
+def _say_now_and_then(say: Say, drawn: int) -> None:
+    if drawn % 1000 == 0:
+        say(f"    {drawn:,} images")
 
 
 def _curves(act: Act, work_dir: Path) -> list[Curve]:

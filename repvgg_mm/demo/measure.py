@@ -16,6 +16,7 @@ from ..benchmark.timing import Work, time_in_turn
 from ..checkpoint import find_state_dict, load_checkpoint
 from ..convert.model_pair import ModelPair, pair_from_config
 from ..convert.parity import compare_blocks
+from ..machine import cpu_name
 from ..reparam.difference import Difference
 from ..report import DetectionExample, Example
 
@@ -158,26 +159,10 @@ def facts(command: str) -> list[tuple[str, str]]:
     modules = {"torch": torch, "mmengine": mmengine, "mmcv": mmcv, "mmsegmentation": mmseg, "mmdetection": mmdet}
     return [
         ("command", command),
-        ("machine", f"{os.cpu_count()} x {platform.processor() or platform.machine()}, {platform.system()}"),
+        ("machine", f"{os.cpu_count()} x {cpu_name()}, {platform.system()}"),
         ("versions", ", ".join(f"{name} {module.__version__}" for name, module in modules.items())),
         ("date", time.strftime("%Y-%m-%d")),
     ]
-
-
-def format_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Lay rows out in columns.
-
-    Args:
-        header: names of the columns.
-        rows: as many cells each.
-
-    Returns:
-        The table's lines.
-    """
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (header, *rows)]
-    lines = ["  ".join(cells).rstrip() for cells in padded]
-    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
 def _count(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """From the command line to a config: mmengine's flags with mmengine's meaning."""
 
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from mmengine.config import Config
 
 from ..config_files import config_file
+from .checks.keys import check_option
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 def load_config(
@@ -26,13 +30,13 @@ def load_config(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a config.
+        ValueError: if the file is not a config, or an option names nothing.
     """
     path = config_file(path)
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, OSError, AttributeError, KeyError) as error:
-        raise ValueError(f"config {path} can't be read: {error}") from error
+    except Exception as error:  # a config is code: it may raise anything
+        raise ValueError(f"config {path} can't be read: {_place(error)}{type(error).__name__}: {error}") from error
     apply_options(cfg, options or {})
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(path).stem)
@@ -45,7 +49,12 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
     Args:
         cfg: the config.
         options: dotted keys and their values.
+
+    Raises:
+        ValueError: if a key would stand, unread, beside the one that was meant.
     """
+    for option in options:
+        check_option(cfg, option)
     before = cfg.get("data_root")
     cfg.merge_from_dict(dict(options))
     if "data_root" in options:
@@ -68,11 +77,22 @@ def enable_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
+def _place(error: Exception) -> str:
+    """Name the line of a config that raised, as mmengine runs it: from a copy under another name."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    raised = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename.endswith(".py")]
+    if isinstance(error, SyntaxError) or not raised or Path(raised[-1].filename).is_relative_to(_PACKAGE):
+        return ""
+    return f"line {raised[-1].lineno}: "
+
+
 def _replace_data_root(node: Any, before: Any, after: str) -> None:
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "data_root" and value == before:
                 node[key] = after
+            elif isinstance(value, str) and isinstance(before, str) and value.startswith(f"{before}/"):
+                node[key] = f"{after}{value.removeprefix(before)}"  # a metric's ann_file
             else:
                 _replace_data_root(value, before, after)
     elif isinstance(node, (list, tuple)):

@@ -32,7 +32,6 @@ _TABLES: dict[str, Callable[[], dict[str, str]]] = {
     "openmmlab://": mmengine_checkpoint.get_external_models,
     "modelzoo://": mmengine_checkpoint.get_torchvision_models,
     "torchvision://": mmengine_checkpoint.get_torchvision_models,
-    "mmcls://": mmengine_checkpoint.get_mmcls_models,
 }
 
 

@@ -21,15 +21,21 @@ _PRINTED = "Could not import OneDL"  # mmseg and mmdet, of a private package
 
 
 def hush() -> None:
-    """Drop the warnings and the printed lines, for the rest of the process; to be called before mmseg is loaded."""
+    """Drop the warnings and the printed lines, for the rest of the process; to be called before mmseg is loaded.
+
+    Every command calls it, and a process may run a thousand of them: the second call changes nothing.
+    """
     for text in _WARNINGS:
         warnings.filterwarnings("ignore", message=text.replace("(", r"\("))
     shown = mmengine.logging.print_log
+    if getattr(shown, "hushed", False):
+        return
 
     def print_log(msg: Any, *args: Any, **kwargs: Any) -> None:
         if not str(msg).startswith(_PRINTED):
             shown(msg, *args, **kwargs)
 
+    print_log.hushed = True  # type: ignore[attr-defined]
     mmengine.logging.print_log = print_log
 
 

@@ -6,7 +6,7 @@ Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021,
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +14,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from . import batch_statistics, fixed_statistics
-from .branches import ConvBN, bn_params, conv_weight, why_not_fusible
+from .branches import (
+    ConvBN,
+    NormLayer,
+    NormSettings,
+    bn_params,
+    conv_weight,
+    make_batch_norm,
+    norm_settings,
+    why_not_fusible,
+)
 from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
 from .fuse import BNParams, custom_l2, fuse_branches
 from .kernel_cache import CachedKernel
 from .loading import match_form
 from .recompute import statistics_untouched
 from .se import SEBlock
-
-NormLayer = Callable[[int], nn.Module]
-
-
-class NormSettings(NamedTuple):
-    """What a deployed block remembers of its batch normalisations, to take weights in training form.
-
-    Attributes:
-        eps: number added to the variance.
-        tensors: names of statistics and affine parameters.
-    """
-
-    eps: float
-    tensors: tuple[str, ...]
 
 
 class RepVGGBlock(nn.Module):
@@ -96,17 +91,17 @@ class RepVGGBlock(nn.Module):
             "groups": groups,
             "padding_mode": padding_mode,
         }
-        norm = _batch_norm(norm_layer, out_channels)
-        self.norm: NormSettings | None = _settings(norm)
+        norm = make_batch_norm(norm_layer, out_channels)
+        self.norm: NormSettings | None = norm_settings(norm)
         self.rbr_reparam = None
         if deploy:
             self.rbr_reparam = nn.Conv2d(in_channels, out_channels, 3, **geometry)
         else:
-            self.rbr_identity = _batch_norm(norm_layer, out_channels) if self.has_identity else None
+            self.rbr_identity = make_batch_norm(norm_layer, out_channels) if self.has_identity else None
             self.rbr_dense = ConvBN(nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry), norm)
             # Its stride is taken by `_call_branches`, from the 3x3 convolution.
             pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
-            self.rbr_1x1 = ConvBN(pointwise, _batch_norm(norm_layer, out_channels))
+            self.rbr_1x1 = ConvBN(pointwise, make_batch_norm(norm_layer, out_channels))
         self.se = SEBlock(out_channels, out_channels // 16) if se == "pre" else nn.Identity()
         self.nonlinearity = nn.ReLU()
         self.post_se = SEBlock(out_channels, out_channels // 4) if se == "post" else nn.Identity()
@@ -189,11 +184,7 @@ class RepVGGBlock(nn.Module):
         if self.rbr_reparam is not None:
             assert self.rbr_reparam.bias is not None
             return self.rbr_reparam.weight, self.rbr_reparam.bias
-        reason = self.why_not_deployable()
-        if reason is not None:
-            raise ValueError(reason)
-        identity = None if self.rbr_identity is None else bn_params(self.rbr_identity)
-        return fuse_branches(_conv_bn_params(self.rbr_dense), _conv_bn_params(self.rbr_1x1), identity)
+        return fuse_branches(*self._branch_params())
 
     def why_not_deployable(self) -> str | None:
         """Say what no kernel can hold, such as ``'rbr_dense.conv has a forward hook'``; None if nothing is in the way.
@@ -214,14 +205,23 @@ class RepVGGBlock(nn.Module):
             Scalar, differentiable with respect to the 3x3 and the 1x1 kernel; see ``fuse.custom_l2``.
 
         Raises:
-            ValueError: if the block is deployed: then the penalty is plain weight decay.
+            ValueError: if the block is deployed (then the penalty is plain weight decay), or a branch computes
+                something that no kernel can hold.
 
         Source:
             github.com/DingXiaoH/RepVGG (MIT licence), ``repvggplus_custom_L2.py``.
         """
         if self.deployed:
             raise ValueError("get_custom_L2 needs the training form; a deployed block takes plain weight decay")
-        return custom_l2(_conv_bn_params(self.rbr_dense), _conv_bn_params(self.rbr_1x1))
+        dense, pointwise, _ = self._branch_params()
+        return custom_l2(dense, pointwise)
+
+    def _branch_params(self) -> tuple[tuple[Tensor, BNParams], tuple[Tensor, BNParams], BNParams | None]:
+        reason = self.why_not_deployable()
+        if reason is not None:
+            raise ValueError(reason)
+        dense, pointwise = ((conv_weight(b.conv), bn_params(b.bn)) for b in (self.rbr_dense, self.rbr_1x1))
+        return dense, pointwise, None if self.rbr_identity is None else bn_params(self.rbr_identity)
 
     def switch_to_deploy(self) -> None:
         """Turn the block into its deployed form, in place; does nothing if it has that form already.
@@ -255,7 +255,7 @@ class RepVGGBlock(nn.Module):
         reparam.weight = nn.Parameter(kernel, requires_grad=trains)
         reparam.bias = nn.Parameter(bias, requires_grad=trains)
         reparam.train(self.training)
-        settings = {_settings(bn) for bn in self.batch_norms()}
+        settings = {norm_settings(bn) for bn in self.batch_norms()}
         self.norm = settings.pop() if len(settings) == 1 else None
         del self.rbr_dense, self.rbr_1x1, self.rbr_identity
         self._cached = None
@@ -305,22 +305,3 @@ def _say_that_it_is_plain() -> None:
         "normalisation; to finetune a RepVGG, train its training form and convert it afterwards",
         stacklevel=2,
     )
-
-
-def _batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:
-    bn = norm_layer(channels)
-    if not isinstance(bn, _BatchNorm) or bn.running_mean is None:
-        raise ValueError(
-            f"a RepVGG block needs batch normalisation with running statistics (BN, SyncBN), not {bn}: "
-            "nothing else can be fused into the convolution"
-        )
-    return bn
-
-
-def _settings(bn: _BatchNorm) -> NormSettings:
-    names = ("running_mean", "running_var", "weight", "bias")
-    return NormSettings(bn.eps, tuple(name for name in names if getattr(bn, name) is not None))
-
-
-def _conv_bn_params(branch: ConvBN) -> tuple[Tensor, BNParams]:
-    return conv_weight(branch.conv), bn_params(branch.bn)

@@ -4,9 +4,9 @@ What changes a weight before it is used (pruning, weight and spectral normalisat
 numbers. What changes the computation itself (a hook, a wrapped or subclassed convolution) has none and is refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .fuse import BNParams
+
+NormLayer = Callable[[int], nn.Module]
 
 BN_FORWARDS = (_BatchNorm.forward, SyncBatchNorm.forward)
 """The same function while the statistics are fixed."""
@@ -39,6 +41,46 @@ class ConvBN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and normalise: (N, C_in, H, W) -> (N, C_out, H', W')."""
         return self.bn(self.conv(x))
+
+
+class NormSettings(NamedTuple):
+    """What a deployed block remembers of its batch normalisations, to take weights in training form.
+
+    Attributes:
+        eps: number added to the variance.
+        tensors: names of statistics and affine parameters.
+    """
+
+    eps: float
+    tensors: tuple[str, ...]
+
+
+def make_batch_norm(norm_layer: NormLayer, channels: int) -> _BatchNorm:
+    """Make the batch normalisation of a branch.
+
+    Args:
+        norm_layer: makes it from a number of channels.
+        channels: number of channels.
+
+    Returns:
+        The batch normalisation.
+
+    Raises:
+        ValueError: if it is of another kind, or has no running statistics.
+    """
+    bn = norm_layer(channels)
+    if not isinstance(bn, _BatchNorm) or bn.running_mean is None:
+        raise ValueError(
+            f"a RepVGG block needs batch normalisation with running statistics (BN, SyncBN), not {bn}: "
+            "nothing else can be fused into the convolution"
+        )
+    return bn
+
+
+def norm_settings(bn: _BatchNorm) -> NormSettings:
+    """Return what a deployed block remembers of a batch normalisation."""
+    names = ("running_mean", "running_var", "weight", "bias")
+    return NormSettings(bn.eps, tuple(name for name in names if getattr(bn, name) is not None))
 
 
 def why_not_fusible(branch: Any) -> str | None:

@@ -36,8 +36,9 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
         prefix: the name of the block in it, with a dot at the end; empty for the block itself.
 
     Raises:
-        ValueError: if the block's weights are of both forms, or not all there, or of other shapes; if they are
-            deployed, and an optimizer or DistributedDataParallel holds the parameters of a block in training form.
+        ValueError: if the block's weights are of both forms, not all there, of other shapes, or not finite once fused;
+            if they are deployed, and the block is in training form, but an optimizer or DistributedDataParallel holds
+            its parameters, or it computes something that no kernel can hold.
     """
     own = {name: tensor.shape for name, tensor in (*block.named_parameters(), *block.named_buffers())}
     wrapped = any(_is_of_branches(name) and not _OUR_NAMES.fullmatch(name) for name in own)
@@ -54,6 +55,9 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
     if deployed and len(deployed) < len(given):
         raise ValueError(f"{where}: the weights hold both forms, rbr_reparam and the branches")
     if deployed and not block.deployed:
+        reason = block.why_not_deployable()
+        if reason is not None:
+            raise ValueError(f"{where}: the weights are in deployed form (rbr_reparam), but {reason}")
         weight = block.rbr_dense.conv.weight
         _expect(where, given, {"rbr_reparam.weight": weight.shape, "rbr_reparam.bias": weight.shape[:1]})
         _refuse_if_held(block, where)
@@ -64,6 +68,11 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
         for name in [name for name in _names(state_dict, prefix) if name.startswith("rbr_")]:
             del state_dict[prefix + name]
         given = _fuse(block, given)
+        if not all(tensor.isfinite().all() for tensor in given.values()):
+            raise ValueError(
+                f"{where}: fusing the weights gives numbers that are not finite: they hold NaN, infinity or a negative "
+                "variance"
+            )
         state_dict.update({prefix + name: tensor for name, tensor in given.items()})
     _expect(where, given, own)
 

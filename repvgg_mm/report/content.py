@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ class Example:
     def differing(self) -> int:
         """Number of pixels where both forms say something else."""
         return int(np.count_nonzero(self.before != self.after))
+
+    def share_right(self, prediction: Labels, classes: int) -> float | None:
+        """Tell how much of what is labelled a prediction (H, W) gets right, 0..1; None where nothing is labelled."""
+        known = labelled(self.truth, classes)
+        return float(np.mean(prediction[known] == self.truth[known])) if known.any() else None
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,11 @@ class Curve:
     x_label: str
     points: Sequence[tuple[float, float]]
 
+    @property
+    def finite(self) -> list[tuple[float, float]]:
+        """The points that can be drawn."""
+        return [point for point in self.points if all(map(math.isfinite, point))]
+
 
 @dataclass(frozen=True)
 class Report:
@@ -132,7 +143,7 @@ class Report:
         examples: images with segmentations.
         curves: training curves.
         layer_errors: name of each block and the relative error of its output after conversion: the largest difference
-            divided by the largest value, as in ``deploy.parity.Difference``.
+            divided by the largest value, as in ``reparam.difference.Difference``.
         detections: images with objects; their labels are indices into ``classes``, too.
 
     Raises:
@@ -160,6 +171,16 @@ class Report:
             wrong = labels[(labels < 0) | (labels >= len(self.classes))]
             if wrong.size:
                 raise ValueError(f"label {wrong[0]} of an object: there are {len(self.classes)} classes, from 0 on")
+
+    @property
+    def fully_labelled(self) -> bool:
+        """Whether every pixel of the segmented images is of a class."""
+        return all(labelled(example.truth, len(self.classes)).all() for example in self.examples)
+
+
+def labelled(mask: Labels, classes: int) -> NDArray[np.bool_]:
+    """Tell for every pixel of (H, W) whether its index is one of the classes."""
+    return np.asarray((mask >= 0) & (mask < classes))
 
 
 def _check_image(image: NDArray[Any]) -> None:

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..files import atomic_path
-from .box_content import agreement_sentence, detection_rows
 from .content import Report
-from .error_table import EPSILON, error_table, scientific
-from .line_chart import line_chart
-from .markup import Markup, element, join
-from .mask_content import segmentation_rows
-from .pictures import labelled
-from .style import STYLE
+from .object_labels import label_objects
+from .object_pairs import agreement_sentence, compare_objects, count_objects
+from .pictures import data_uri, difference, labelled, overlay, overlay_objects
+from .svg_charts import EPSILON, draw_curve, draw_errors, scientific
 
-# The browser itself then refuses everything that is not in the file.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,  # no name can break the page
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.globals.update(
+    (function.__name__, function)
+    for function in (
+        compare_objects,
+        count_objects,
+        data_uri,
+        difference,
+        draw_curve,
+        draw_errors,
+        label_objects,
+        labelled,
+        overlay,
+        overlay_objects,
+        scientific,
+    )
+)
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
@@ -30,31 +50,9 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     Raises:
         FileNotFoundError: its folder does not exist.
     """
+    text = _TEMPLATES.get_template("page.html.jinja").render(report=report, verdict=verdict(report))
     with atomic_path(path) as temporary:
-        temporary.write_text(render(report), encoding="utf-8")
-
-
-def render(report: Report) -> str:
-    """Build the page.
-
-    Args:
-        report: what to show.
-
-    Returns:
-        HTML.
-    """
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("link", rel="icon", href="data:,"),
-        element("title", report.title),
-        element("style", Markup(STYLE)),
-    )
-    top = element("header", element("h1", report.title), element("p", verdict(report), class_="lead"))
-    body = element("body", element("main", top, summary_table(report), *sections(report)))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def verdict(report: Report) -> str:
@@ -84,83 +82,3 @@ def verdict(report: Report) -> str:
         else:
             sentences.append(f"The relative error of {name}'s output is {error}.")
     return " ".join(sentences)
-
-
-def summary_table(report: Report) -> Markup:
-    """Build the main table.
-
-    Args:
-        report: its summary.
-
-    Returns:
-        A table, or nothing.
-    """
-    if not report.summary:
-        return Markup()
-    heads = (element("th", text, scope="col") for text in ("Result", "Before conversion", "After conversion"))
-    rows = (
-        element("tr", element("th", name, scope="row"), element("td", before), element("td", after))
-        for name, before, after in report.summary
-    )
-    return element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="summary")
-
-
-def sections(report: Report) -> Iterator[Markup]:
-    """Build the sections that have something to show.
-
-    Args:
-        report: what to show.
-
-    Yields:
-        One section after the other.
-    """
-    if report.examples:
-        note = "The training form predicts before, the deployed form after conversion."
-        yield section("Segmentation", note, join(legend(report), segmentation_rows(report)))
-    if report.detections:
-        note = "The training form predicts before, the deployed form after conversion."
-        yield section("Detection", note, join(Markup() if report.examples else legend(report), detection_rows(report)))
-    if report.layer_errors:
-        note = (
-            "Output of each block, deployed form against training form: largest difference, relative to the largest "
-            "value. Logarithmic scale."
-        )
-        yield section("Error block by block", note, error_table(report.layer_errors))
-    if report.curves:
-        charts = element("div", *map(line_chart, report.curves), class_="charts")
-        yield section("Training", "First and last value at the right. Point at a curve for its values.", charts)
-    if report.facts:
-        entries = (join(element("dt", name), element("dd", text)) for name, text in report.facts)
-        yield section("How to repeat it", "", element("dl", *entries))
-
-
-def section(title: str, note: str, content: Markup) -> Markup:
-    """Build one section.
-
-    Args:
-        title: its heading.
-        note: what one sees there, or nothing.
-        content: the rest.
-
-    Returns:
-        The section.
-    """
-    return element("section", element("h2", title), element("p", note, class_="note") if note else Markup(), content)
-
-
-def legend(report: Report) -> Markup:
-    """Name the colours.
-
-    Args:
-        report: its classes, palette and examples.
-
-    Returns:
-        A list.
-    """
-    names = [
-        (name, "rgb({}, {}, {})".format(*colour)) for name, colour in zip(report.classes, report.palette, strict=True)
-    ]
-    if not all(labelled(example.truth, len(report.classes)).all() for example in report.examples):
-        names.append(("not labelled", "linear-gradient(90deg, #333, #ddd)"))
-    entries = (element("li", element("i", style=f"background: {colour}"), name) for name, colour in names)
-    return element("ul", *entries, class_="legend")

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
-from .content import Labels
+from .content import Labels, Objects, labelled
 
 Picture = NDArray[np.uint8]
 
@@ -39,6 +39,23 @@ def overlay(image: Picture, mask: Labels, palette: Sequence[Sequence[int]]) -> P
     colours = np.array(palette, dtype=np.float32).reshape(-1, 3)
     tinted = grey(image).astype(np.float32)
     tinted[known] = (1 - TINT) * tinted[known] + TINT * colours[mask[known]]
+    return tinted.round().astype(np.uint8)
+
+
+def overlay_objects(image: Picture, objects: Objects, palette: Sequence[Sequence[int]]) -> Picture:
+    """Colour the masks of objects in an image; without masks it stays as it is.
+
+    Args:
+        image: (H, W, 3), RGB.
+        objects: labels and masks.
+        palette: one RGB colour a class.
+
+    Returns:
+        (H, W, 3), RGB.
+    """
+    tinted = image.astype(np.float32)
+    for label, mask in () if objects.masks is None else zip(objects.labels, objects.masks, strict=True):
+        tinted[mask] = (1 - TINT) * tinted[mask] + TINT * np.array(palette[label], dtype=np.float32)
     return tinted.round().astype(np.uint8)
 
 
@@ -68,11 +85,6 @@ def widen(marks: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
 def grey(image: Picture) -> Picture:
     """Take the colour out of an image (H, W, 3), keeping its shape."""
     return np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
-
-
-def labelled(mask: Labels, classes: int) -> NDArray[np.bool_]:
-    """Tell for every pixel whether its index is one of the classes."""
-    return np.asarray((mask >= 0) & (mask < classes))
 
 
 def data_uri(picture: NDArray[Any]) -> str:

@@ -2,13 +2,17 @@
 
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from command_lines import CLS, SEG, losses, metrics, run, tool
+from command_lines import CLS, ROOT, SEG, environment, losses, metrics, run, tool
 from torch import Tensor
+from training_runs import ITERATIONS, write_config
 
 SHORT = ["train_cfg.max_iters=4", "train_cfg.val_interval=4", "train_dataloader.batch_size=2"]
 SHORT += ["default_hooks.logger.interval=1"]
@@ -152,3 +156,29 @@ def test_test_refuses_a_checkpoint_of_another_model(digits: Path, pretrained: Pa
 def test_help_shows_an_example(name: str, tmp_path: Path) -> None:
     done = tool(name, "--help", digits=tmp_path)
     assert done.returncode == 0 and f"python tools/{name}.py" in done.stdout
+
+
+def test_dist_train_ends_as_its_processes_do(digits: Path, tmp_path: Path) -> None:
+    done = run("tools/dist_train.sh", "configs/nope.py", "2", "--work-dir", tmp_path, digits=digits)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: config configs/nope.py does not exist\n" in done.stderr
+
+
+def test_dist_train_saves_and_stops_at_a_signal(digits: Path, tmp_path: Path) -> None:
+    endless = ITERATIONS.replace("max_iters=6", "max_iters=100000")
+    config = write_config(tmp_path, digits, endless)
+    command = ["tools/dist_train.sh", str(config), "2", "--work-dir", str(tmp_path / "work")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(digits)
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "work/last_checkpoint").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    (line,) = [line for line in stderr.splitlines() if line.startswith("stopped by")]
+    assert process.returncode == 143 and "Traceback" not in stderr
+    assert line.endswith(f"saved {(tmp_path / 'work/last_checkpoint').read_text()}; go on with --resume")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from attacks import ROOT, Gadget, call, changed, pickled, plain_config, write
+from helpers import image
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
@@ -165,8 +166,8 @@ def test_what_is_not_needed_is_not_built(digits: Path, marker: Path, tmp_path: P
     metrics = build_test_runner(None, path, work_dir=str(tmp_path / "work")).test()
     assert metrics == build_test_runner(None, plain, work_dir=str(tmp_path / "work")).test()
     assert set(metrics) == {"accuracy/top1", "accuracy/top5"}
-    image = next((digits / "classification/val").rglob("*.png"))
-    assert build_predictor(None, path)(str(image)).result["classes"]
+    picture = next((digits / "classification/val").rglob("*.png"))
+    assert build_predictor(None, path)(str(picture)).result["classes"]
     assert convert_checkpoint(path).difference is not None
     assert not marker.exists()
 
@@ -254,11 +255,11 @@ def test_commands_end_with_one_line(
 ) -> None:
     from repvgg_mm.cli import export, infer, test
 
-    image = str(next((digits / "classification/val").rglob("*.png")))
+    picture = str(next((digits / "classification/val").rglob("*.png")))
     main = {
         "test": lambda: test.main([attack, "--work-dir", str(tmp_path / "work")]),
         "export": lambda: export.main([attack, str(tmp_path / "a.onnx"), "--size", "64", "64", "--int8", "4"]),
-        "infer": lambda: infer.main([image, "--checkpoint", attack, "--out-dir", str(tmp_path / "out")]),
+        "infer": lambda: infer.main([picture, "--checkpoint", attack, "--out-dir", str(tmp_path / "out")]),
     }[command]
     with pytest.raises(SystemExit) as stop:
         run(main)
@@ -288,3 +289,14 @@ def test_a_config_inside_an_exported_file_is_stored_too(
     with pytest.raises(CheckpointError, match=r"subprocess\.call"):
         build_exported_runner(None, str(tmp_path / f"a{suffix}"), work_dir=str(tmp_path / "work"))
     assert not marker.exists()
+
+
+def test_training_weights_for_a_config_of_the_deployed_form(digits: Path, tmp_path: Path) -> None:
+    cfg = plain_config(digits)
+    weights = weights_of(cfg)
+    trained = write(tmp_path / "a.pth", cfg, weights)
+    deployed = write(tmp_path / "b.pth", changed(cfg, "model.backbone.deploy", True), weights)
+    wanted, found = (open_model(path).build().eval() for path in (trained, deployed))
+    assert not any("rbr_dense" in name for name in found.state_dict())
+    images = image(2, 3, 64, 48)
+    torch.testing.assert_close(found(images, mode="tensor"), wanted(images, mode="tensor"), rtol=1e-4, atol=1e-5)

@@ -55,9 +55,11 @@ class TestLoading:
         torch.testing.assert_close(neck.state_dict(), source.state_dict(), rtol=0, atol=0)
         assert not marker.exists()
 
-    @pytest.mark.parametrize("address", ["s3://a/b.pth", "pavi://a", "open-mmlab://no_such", "x:s3://a/b.pth"])
+    @pytest.mark.parametrize(
+        "address", ["s3://a/b.pth", "pavi://a", "open-mmlab://no_such", "x:s3://a/b.pth", "mmcls://vgg11"]
+    )
     def test_other_addresses_are_refused(self, address: str) -> None:
-        with safe_loading(), pytest.raises(CheckpointError, match="is unknown: choose a path|no_such"):
+        with safe_loading(), pytest.raises(CheckpointError, match=r"is unknown: choose a path|no_such"):
             CheckpointLoader.load_checkpoint(address)
 
     def test_names_of_mmengine_are_looked_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,3 +193,9 @@ def test_a_config_of_old_in_the_file_is_not_run(config: str, digits: Path, tmp_p
     assert main([config, "--work-dir", str(tmp_path / "again"), *options]) == 0
     assert sorted(losses(tmp_path / "again")) == [5, 6, 7, 8]
     assert not marker.exists()
+    del saved["meta"]["config"]
+    saved["meta"]["x"] = Gadget(marker)
+    torch.save(saved, tmp_path / "old.pth")
+    assert main([config, "--work-dir", str(tmp_path / "trusted"), "--trust-checkpoint", *options]) == 0
+    assert losses(tmp_path / "trusted") == losses(tmp_path / "again")
+    assert marker.exists()

@@ -1,9 +1,14 @@
 """Lines that nobody can act on are dropped by their text, and no others."""
 
 import sys
+import warnings
 from pathlib import Path
 
+import mmengine.logging
+import pytest
 from command_lines import run
+
+from repvgg_mm.engine.noise import hush
 
 SCRIPT = """
 import logging, warnings
@@ -37,3 +42,13 @@ def test_what_nobody_can_act_on_is_not_shown(tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if "Warning" in line] == [
         "<string>:13: UserWarning: avg_non_ignore is another warning"
     ]
+
+
+def test_a_second_call_wraps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command calls it; a process that runs a thousand of them would recurse a thousand times at every line."""
+    monkeypatch.setattr(mmengine.logging, "print_log", print)
+    with warnings.catch_warnings():
+        hush()
+        once = mmengine.logging.print_log
+        hush()
+    assert once is not print and mmengine.logging.print_log is once

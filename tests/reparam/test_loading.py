@@ -190,6 +190,24 @@ def test_half_of_a_deployed_block_is_refused(deploy: bool) -> None:
     assert model[0].deployed is deploy
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [("rbr_dense.bn.running_var", -1.0), ("rbr_1x1.conv.weight", float("nan")), ("rbr_dense.bn.bias", 1e40)],
+)
+def test_a_kernel_that_is_not_finite_is_refused(name: str, value: float) -> None:
+    weights = make().state_dict()
+    weights[f"0.{name}"].view(-1)[0] = value
+    with pytest.raises(ValueError, match=r"^0: fusing the weights gives numbers that are not finite"):
+        make(deploy=True).load_state_dict(weights)
+
+
+def test_deployed_weights_do_not_take_the_place_of_what_no_kernel_can_hold() -> None:
+    model = make(seed=1)
+    model[0].rbr_1x1.conv.register_forward_hook(lambda module, args, out: out + 1)
+    with pytest.raises(ValueError, match=r"^0: .* but rbr_1x1.conv has a forward hook"):
+        model.load_state_dict(deployed(make()).state_dict())
+
+
 def test_adapters_may_be_loaded_alone() -> None:
     class Adapted(nn.Module):
         def __init__(self, conv: nn.Conv2d) -> None:
@@ -205,6 +223,8 @@ def test_adapters_may_be_loaded_alone() -> None:
     assert (model[0].rbr_dense.conv.lora_A.weight == 1).all()
     with pytest.raises(ValueError, match=r"0: the weights hold, but the block has no rbr_dense.conv.weight"):
         model.load_state_dict(make().state_dict(), strict=False)  # the base layer would stay as it is
+    with pytest.raises(ValueError, match=r"0: .* but rbr_dense.conv is a Adapted with a forward of its own"):
+        model.load_state_dict(deployed(make()).state_dict(), strict=False)
 
 
 def test_pruned_blocks_load_pruned_weights_only() -> None:

@@ -78,27 +78,42 @@ def hostile_configs(folder: Path) -> dict[str, str]:
         "visualizer": f"visualizer = dict(type='subprocess.call', args='touch {mark('visualizer')}', shell=True)",
         "imports": "custom_imports = dict(imports=['evil_module'])",
         "code": f"__import__('os').system('touch {mark('code')}')",
-        "teacher": f"model['init_cfg'] = dict(type='Pretrained', checkpoint='{folder}/teacher.pth')",
-        "backbone": f"model['backbone'] = dict(type='subprocess.call', args='touch {mark('backbone')}', shell=True)",
+        "teacher": f"model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{folder}/teacher.pth')))",
+        "backbone": f"model = dict(data_preprocessor=dict(type='subprocess.call', args='touch {mark('backbone')}', "
+        "shell=True, _delete_=True))",
         "environment": f"env_cfg = dict(dist_cfg=dict(backend='gloo'), cudnn_benchmark=open('{mark('environment')}', 'w'))",
     }
 
 
-def write_attacks(folder: Path) -> list[Path]:
-    """Write the checkpoints."""
-    cfg = _config()
-    model = randomize_bn(MODELS.build(cfg.model))
-    weights: dict[str, Any] = dict(model.state_dict())
-    classes = [str(digit) for digit in range(10)]
+def trained(folder: Path) -> dict[str, Any]:
+    """Train for an epoch; return what the training saved, history and all."""
+    options = [*_small(folder), "train_cfg.max_epochs=1"]
+    ran = run_command(train_main, [ROOT / CLS, "--work-dir", folder / "trained", "--cfg-options", *options])
+    assert ran.code == 0, ran
+    return torch.load(folder / "trained" / "epoch_1.pth", weights_only=False)  # our own
 
-    def put(name: str, config: str = "", state: dict[str, Any] = weights, **more: Any) -> Path:
-        meta = {"cfg": f"{cfg.pretty_text}\n{config}", "dataset_meta": {"classes": classes}, "epoch": 1, "iter": 3}
-        meta |= {"seed": 1, "experiment_name": "x", "mmengine_version": "0.10", **more}
-        rest = {"message_hub": {}, "optimizer": {"state": {}, "param_groups": []}, "param_schedulers": []}
-        torch.save({"meta": meta, "state_dict": state, **rest}, folder / f"{name}.pth")
+
+def _with(text: str, more: str) -> str:
+    """Add to a config's text: a call or an assignment as it is, but ``model`` merged, as a config with a base does."""
+    if not more.startswith("model = "):
+        return f"{text}\n{more}"
+    cfg = Config.fromstring(text, ".py")
+    cfg.merge_from_dict(Config.fromstring(more, ".py").to_dict())
+    return cfg.pretty_text
+
+
+def write_attacks(folder: Path, base: dict[str, Any]) -> list[Path]:
+    """Write the checkpoints; the first one is harmless, so that every command is known to go through with it."""
+
+    def put(name: str, config: str = "", **more: Any) -> Path:
+        meta = {**base["meta"], "cfg": _with(base["meta"]["cfg"], config), **more}
+        torch.save({**base, "meta": meta}, folder / f"{name}.pth")
         return folder / f"{name}.pth"
 
-    written = [put("pickle", x=Gadget(folder / "RAN_pickle"))]
+    written = [put("harmless"), put("pickle", x=Gadget(folder / "RAN_pickle"))]
+    hub = {**base["message_hub"], "runtime_info": {"x": Gadget(folder / "RAN_history")}}
+    torch.save({**base, "message_hub": hub}, folder / "history.pth")
+    written += [folder / "history.pth"]
     written += [put(name, config) for name, config in hostile_configs(folder).items()]
     deep: Any = "end"
     for _ in range(5000):
@@ -137,18 +152,22 @@ def write_wrong_blocks(folder: Path) -> list[Path]:
     return written
 
 
+def _small(folder: Path) -> list[str]:
+    arch = [f"model.backbone.arch.{key}={value}".replace(" ", "") for key, value in SMALL_ARCH.items()]
+    return [*arch, f"data_root={folder / 'digits'}/classification"]
+
+
 def _commands(folder: Path, attack: Path) -> Iterator[tuple[str, Callable[..., int], list[object]]]:
     """Every command that takes a checkpoint."""
     out = folder / "work"
     image = next((folder / "digits").rglob("*.png"))
-    arch = [f"model.backbone.arch.{key}={value}".replace(" ", "") for key, value in SMALL_ARCH.items()]
-    options = [*arch, f"data_root={folder / 'digits'}/classification", "train_cfg.max_epochs=1"]
+    options = [*_small(folder), "train_cfg.max_epochs=2"]
     train = [ROOT / CLS, "--work-dir", out]
     yield "convert", convert_main, [attack, out / "c.pth", "--force"]
     yield "test", test_main, [attack, "--work-dir", out]
     yield "test with a config", test_main, [ROOT / CLS, attack, "--work-dir", out, "--cfg-options", *options]
     yield "export", export_main, [attack, out / "e.onnx", "--size", 32, 32, "--force"]
-    yield "export --int8", export_main, [attack, out / "e.onnx", "--size", 32, 32, "--int8", 2, "--force"]
+    yield "export --int8", export_main, [attack, out / "e.onnx", "--size", 64, 64, "--int8", 2, "--force"]
     yield "infer", infer_main, [image, "--checkpoint", attack, "--out-dir", out / "infer"]
     yield "train from it", train_main, [*train, "--cfg-options", f"load_from={attack}", *options]
     yield "train --resume", train_main, [*train, "--resume", attack, "--cfg-options", *options]
@@ -171,13 +190,15 @@ def attacks(size: int = 1, seed: int = 0) -> Outcome:
         folder = Path(name)
         (folder / "work").mkdir()
         sys.path.insert(0, str(folder))  # where a stored config's custom_imports could find a module
-        make_digits(folder / "digits", train_scenes=1, val_scenes=1, train_images=8, val_images=2)
-        files = write_attacks(folder)
+        make_digits(folder / "digits", train_scenes=1, val_scenes=1, train_images=70, val_images=10)
+        files = write_attacks(folder, trained(folder))
         say = every_seconds(outcome.name, len(files))
         for index, attack in enumerate(files):
             commands = list(_commands(folder, attack))
             for title, main, arguments in commands if size else [commands[index % len(commands)]]:
                 end, story = _attack(folder, main, arguments)
+                if attack.stem == "harmless" and end != "done without it":
+                    story = story or "is refused, so nothing is tried"
                 outcome.add(end, story and f"{attack.stem} given to {title}: {story}")
             say(index + 1)
         for attack in write_wrong_blocks(folder):
@@ -196,6 +217,8 @@ def _attack(folder: Path, main: Callable[..., int], arguments: list[object]) -> 
     try:
         ran = run_command(main, arguments)
         end = {0: "done without it", 2: "refused"}.get(ran.code, f"exit {ran.code}")
+        if os.environ.get("TRUST_VERBOSE"):
+            print(f"{arguments[:2]} {ran.code} {ran.refusal}", file=sys.stderr)
         if ran.code == 2 and not ran.refusal:
             story = "refused without a line"
     except BaseException as error:

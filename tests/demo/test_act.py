@@ -1,9 +1,5 @@
-"""The demo: what its metrics have to be, what it measures and draws, and what a user sees when a step fails."""
+"""An act of the demo: what it measures, shows and draws."""
 
-import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,71 +10,13 @@ from mmengine.runner import Runner
 
 from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
 from repvgg_mm.convert.model_pair import pair_from_config
-from repvgg_mm.demo import DETECTION, SEGMENTATION, Act, StepFailed
-from repvgg_mm.demo.act import CLASSIFIER, Metric, conclude
+from repvgg_mm.demo import DETECTION, SEGMENTATION, Act
+from repvgg_mm.demo.act import CLASSIFIER, conclude
 from repvgg_mm.demo.commands import Commands
-from repvgg_mm.demo.measure import Measured, format_table, measure
+from repvgg_mm.demo.measure import Measured, measure
 from repvgg_mm.reparam.convert import convert_state_dict
 
 ROOT = Path(__file__).parents[2]
-
-
-class TestMetric:
-    METRIC = Metric("coco/bbox_mAP", "bbox mAP", floor=0.4, tolerance=0.002, digits=3)
-
-    def complaint(self, before: float, after: float) -> str | None:
-        return self.METRIC.complaint({"coco/bbox_mAP": before}, {"coco/bbox_mAP": after})
-
-    @pytest.mark.parametrize("before, after", [(0.4, 0.4), (0.523, 0.521), (0.521, 0.523)])
-    def test_good(self, before: float, after: float) -> None:
-        assert self.complaint(before, after) is None
-
-    @pytest.mark.parametrize("before, after", [(0.399, 0.401), (0.401, 0.399), (math.nan, 0.5), (0.5, math.nan)])
-    def test_below_the_floor(self, before: float, after: float) -> None:
-        assert self.complaint(before, after) == f"bbox mAP: {before:.3f} and {after:.3f} must both be 0.4 or more"
-
-    @pytest.mark.parametrize("before, after", [(0.523, 0.520), (0.5, 0.9)])
-    def test_another_result_after_conversion(self, before: float, after: float) -> None:
-        assert self.complaint(before, after) == f"bbox mAP: {before:.3f} and {after:.3f} differ by more than 0.002"
-
-
-def test_table_has_straight_columns() -> None:
-    table = format_table(("", "before", "after"), [("mAP", "0.5", "0.5"), ("parameters", "1,414,870", "-")])
-    assert table.splitlines() == [
-        "            before     after",
-        "----------------------------",
-        "mAP         0.5        0.5",
-        "parameters  1,414,870  -",
-    ]
-
-
-class TestCommands:
-    def commands(self, tmp_path: Path, said: list[str]) -> Commands:
-        return Commands(ROOT, tmp_path, {"WORD": "7"}, said.append)
-
-    def test_shows_the_command_and_its_progress(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        line = "11/24 07:52:24 - mmengine - INFO - Epoch(train) [1][32/32]  lr: 2.9e-03  eta: 0:04  loss: 2.37"
-        script = f"import os; print({line!r}); print('quiet', os.environ['WORD'])"
-        printed = self.commands(tmp_path, said).run("step", [sys.executable, "-c", script])
-        assert said[0].startswith(f"$ {sys.executable} -c ")
-        assert said[1:] == ["    Epoch(train) [1][32/32]  eta: 0:04  loss: 2.37"]
-        assert printed == (tmp_path / "step.log").read_text() == f"{line}\nquiet 7\n"
-
-    def test_a_detector_s_progress_is_short(self, tmp_path: Path) -> None:
-        said: list[str] = []
-        parts = "grad_norm: 5.1  loss: 1.2  loss_rpn_cls: 0.1  loss_mask: 0.4  acc: 92.0"
-        metrics = "coco/bbox_mAP: 0.5  coco/bbox_mAP_50: 0.8  coco/bbox_mAP_s: -1.0  coco/segm_mAP: 0.4  time: 1.0"
-        lines = [f"x - INFO - Epoch(train) [1][50/250]  {parts}", f"x - INFO - Epoch(val) [1][10/10]    {metrics}"]
-        self.commands(tmp_path, said).run("step", [sys.executable, "-c", f"print(*{lines!r}, sep='\\n')"])
-        assert said[1:] == [
-            "    Epoch(train) [1][50/250]  loss: 1.2",
-            "    Epoch(val) [1][10/10]    coco/bbox_mAP: 0.5  coco/segm_mAP: 0.4",
-        ]
-
-    def test_a_step_that_fails_names_its_log(self, tmp_path: Path) -> None:
-        with pytest.raises(StepFailed, match=rf"step ended with code 2: error: config nope.*\(see {tmp_path}/step.log"):
-            self.commands(tmp_path, []).python("step", "train", "nope.py")
 
 
 def train(config: str, work_dir: Path) -> None:
@@ -183,27 +121,3 @@ def test_proof_of_a_two_stage_detector_covers_every_head(part: str) -> None:
     assert pair.compare(weights, converted, "both").relative < 1e-4
     converted[f"{part}.bias"] = converted[f"{part}.bias"] + 1
     assert pair.compare(weights, converted, "both").absolute == pytest.approx(1, abs=1e-3)
-
-
-def demo(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/demo.py", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
-
-
-def test_unknown_act() -> None:
-    done = demo("detections")
-    assert done.returncode == 2 and "invalid choice: 'detections'" in done.stderr
-
-
-def test_work_dir_with_other_data(digits: Path, tmp_path: Path) -> None:
-    (tmp_path / "digits").symlink_to(digits)
-    done = demo("detection", "--work-dir", tmp_path)
-    assert done.returncode == 2 and "holds other settings" in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-
-
-def test_work_dir_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    done = demo("--work-dir", tmp_path / "file")
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and str(tmp_path / "file") in done.stderr

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..files import atomic_path
 from .growth import Point
@@ -26,14 +24,9 @@ def draw_ratios(path: Path, results: Sequence[Result]) -> None:
     """
     shown = [result for result in results if result.ratio]
     groups = list(dict.fromkeys((result.case, result.arch) for result in shown))
-    figure, panels = plt.subplots(
-        len(groups),
-        1,
-        figsize=(8, 0.6 * len(groups) + 0.28 * len(shown)),
-        squeeze=False,
-        layout="constrained",
-        height_ratios=[sum((r.case, r.arch) == group for r in shown) + 1 for group in groups],
-    )
+    figure = Figure(figsize=(8, 0.6 * len(groups) + 0.28 * len(shown)), layout="constrained")
+    heights = [sum((r.case, r.arch) == group for r in shown) + 1 for group in groups]
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)
     for panel, group in zip(panels[:, 0], groups, strict=True):
         _draw_group(panel, [result for result in shown if (result.case, result.arch) == group])
         panel.set_title(" ".join(part for part in group if part), loc="left", fontsize=9)
@@ -48,7 +41,8 @@ def draw_growth(path: Path, arch: str, points: Sequence[Point]) -> None:
         arch: architecture, for the title.
         points: what `growth` measured.
     """
-    figure, (by_side, by_batch) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    by_side, by_batch = figure.subplots(1, 2)
     for name in dict.fromkeys(point.work for point in points):
         for panel, axis in ((by_side, "side"), (by_batch, "batch")):
             curve = [point for point in points if point.work == name and point.axis == axis]
@@ -74,7 +68,7 @@ def draw_growth(path: Path, arch: str, points: Sequence[Point]) -> None:
     _save(figure, path)
 
 
-def _draw_group(panel: "plt.Axes", results: Sequence[Result]) -> None:
+def _draw_group(panel: Axes, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         ratio = result.ratio
         assert ratio is not None
@@ -91,7 +85,6 @@ def _draw_group(panel: "plt.Axes", results: Sequence[Result]) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: "plt.Figure", path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
-    plt.close(figure)
+        figure.savefig(temporary, format="png", dpi=_DPI)
