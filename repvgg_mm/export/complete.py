@@ -1,7 +1,7 @@
 """The complete graph: image in, answer out. Three parts are exported one by one and joined.
 
-The parts are preparation, network and decoding. Apart, the sizes of each stay simple for the exporter, and the network can
-be quantised or rounded alone.
+The parts are preparation, network and decoding. Apart, the sizes of each stay simple for the exporter, and the network
+can be quantised or rounded alone.
 """
 
 from collections.abc import Sequence

@@ -16,8 +16,9 @@ from ..engine.gate import Opened, open_model
 from ..files import move_into_place, workplace
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
+from ..runtime.session import SUFFIXES
 from .calibration import CalibrationImages
-from .exported_file import SUFFIXES, open_exported
+from .exported_file import open_exported
 from .network import Network
 from .writers import Batches, describe_onnx, quantize_onnx, write_onnx, write_openvino
 

@@ -1,7 +1,7 @@
 """OpenCV's bilinear resizing of bytes, which the libraries' pipelines use, as a graph.
 
-It is not interpolation in floating point: weights are rounded to 11 bits, and sums are cut off between the two passes. One
-pixel in eight would come out one off otherwise, enough to move a box.
+It is not interpolation in floating point: weights are rounded to 11 bits, and sums are cut off between the two passes.
+One pixel in eight would come out one off otherwise, enough to move a box.
 
 Source:
     Measured against cv2.resize of OpenCV 4.12 (tests/export/test_opencv_resize.py).

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .exported_file import ABOUT, SEALED
+from ..runtime.seal import BLANK, ENTRY, seal
+from ..runtime.session import ABOUT, SEALED
 from .network import Network
-from .seal import BLANK, ENTRY, seal
 
 INPUT = "images"
 

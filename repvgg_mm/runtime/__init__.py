@@ -7,7 +7,8 @@ Example:
     ...     print(model.classes[label], score, box)
 """
 
+from .errors import FileError
 from .model import Model, Result
-from .session import FileError, open_session
+from .session import open_session
 
 __all__ = ["FileError", "Model", "Result", "open_session"]

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .session import FileError, check_image, open_session
+from .errors import FileError
+from .session import Session, check_image, open_session
+
+IMAGE = "image"
+"""Name of the input of a complete file."""
 
 _TASKS = {
     ("scores",): "classification",
@@ -61,11 +65,9 @@ class Model:
     def __init__(self, path: str) -> None:
         self._session = open_session(path)
         task = _TASKS.get(self._session.names)
-        if task is None or self._session.input_name != "image":
-            raise FileError(
-                f"{path} takes {self._session.input_name!r} and gives {', '.join(self._session.names)}: it is a network "
-                "alone, no complete file"
-            )
+        if task is None or not is_complete(self._session):
+            given, names = self._session.input_name, ", ".join(self._session.names)
+            raise FileError(f"{path} takes {given!r} and gives {names}: it is a network alone, no complete file")
         self.task = task
         self.about: dict[str, Any] = self._session.about
         self.classes: list[str] = list(self.about.get("classes", []))
@@ -85,3 +87,8 @@ class Model:
         """
         check_image(image)
         return Result(**dict(zip(self._session.names, self._session.run(image), strict=True)))
+
+
+def is_complete(session: Session) -> bool:
+    """Tell whether a file takes an image as it is; else it is a network that takes prepared numbers."""
+    return session.input_name == IMAGE

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import FileError
+from .seal import check_seal
+
 ABOUT = "repvgg_mm"
 """Name of the entry in a file's metadata that holds, as JSON, what repvgg_mm knows about the model."""
 
+SEALED = "sealed"
+"""Key in it that says that the file has a check sum; see `seal`."""
+
 SUFFIXES = (".onnx", ".xml")
-
-
-class FileError(ValueError):
-    """An exported file can't be used; the message is one line that names the file and the reason."""
 
 
 class Session(ABC):
@@ -104,22 +106,25 @@ def open_session(path: str) -> Session:
     Raises:
         FileNotFoundError: if the file, or the .bin of a .xml, is missing.
         ImportError: if its runtime is not installed.
-        FileError: if the runtime can't read it.
+        FileError: if it is not what was written, or the runtime can't read it.
     """
     kind = OpenVinoSession if Path(path).suffix == ".xml" else OnnxSession
     parts = [path, str(Path(path).with_suffix(".bin"))] if kind is OpenVinoSession else [path]
     for part in parts:
         if not Path(part).is_file():
             raise FileNotFoundError(f"{part} does not exist")
+    sealed = check_seal(path)  # before native code reads it
     try:
         session = kind(path)
         if not isinstance(session.about, dict):
             raise ValueError(f"its entry {ABOUT!r} is no JSON object")
-        return session
     except ImportError as error:
         raise ImportError(f"{path} needs {error.name}: pip install 'repvgg_mm[deploy]'") from error
     except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
         raise FileError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
+    if session.about.get(SEALED) and not sealed:
+        raise FileError(f"{path} is damaged: its check sum is missing; export it again")
+    return session
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
