@@ -2,8 +2,9 @@
 
 - ``configs/`` as ``repvgg_mm/configs/``, found by name (``repvgg_mm/config_files.py``). An editable installation
   takes them from the checkout.
-- A ``.pth`` file, which Python runs at every start, and the finder that it installs (``repvgg_mm/mmcv_ops/finder.py``,
-  copied, so that nothing of repvgg_mm is imported): mmdet's own tools import mmcv's operators before they read a config.
+- A ``.pth`` file, which Python runs at every start, and the finder that it installs: a copy of
+  ``repvgg_mm/mmcv_ops/finder.py``, so that nothing of repvgg_mm is imported. mmdet's own tools import
+  mmcv's operators before they read a config.
 """
 
 from pathlib import Path

@@ -47,7 +47,7 @@ def workplace(target: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not (target.is_file() or target.is_dir()):  # root would replace /dev/null itself
         raise FileExistsError(f"{target} is no regular file: it is not replaced")
     try:
-        _sweep_once(target.parent.resolve())
+        _sweep_once(target.parent.resolve(), os.getpid())
         folder, lock = _make_locked(target.parent)
     except OSError as error:
         raise _naming(target, error) from error
@@ -176,8 +176,8 @@ def _unlock(lock: int | None) -> None:
 
 
 @cache
-def _sweep_once(parent: Path) -> None:
-    """Remove what killed processes left in a folder; once a process, as a folder may hold many files."""
+def _sweep_once(parent: Path, process: int) -> None:
+    """Remove what killed processes left in a folder; once a process, forked ones too: a folder may hold many files."""
     for folder in parent.glob(f"{_PREFIX}*{_SUFFIX}"):
         with contextlib.suppress(OSError):  # in use, or somebody else's
             lock = _lock(folder)

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import torch
 from command_lines import ROOT, environment
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, METRICS
 
 SMALL = """
 _base_ = "{root}/configs/repvgg_digits.py"
@@ -94,6 +95,17 @@ class At(Hook):
         time.sleep(30)
 
 
+@METRICS.register_module(force=True)
+class MeanScore(BaseMetric):
+    """Mean score of the first class: moves with every change of a running statistic."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += [float(sample["scores"][0]) for sample in data_samples]
+
+    def compute_metrics(self, results: list[float]) -> dict[str, float]:
+        return {"score": sum(results) / len(results)}
+
+
 def write_config(folder: Path, digits: Path, *parts: str) -> Path:
     """Write a config of the small classifier; each part is a config of its own, in turn on the one before."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +140,7 @@ def train(config: Path, work_dir: Path, *flags: str, options: Sequence[str] = ()
 
 
 def start_processes(
-    config: Path, work_dir: Path, digits: Path, count: int = 2, preexec_fn: Any = None, **variables: str
+    config: Path, work_dir: Path, digits: Path, count: int = 2, preexec_fn: Any = None
 ) -> list[subprocess.Popen]:
     """Start a training on several processes, as torchrun does, but leave them to the test."""
     with socket.socket() as free:
@@ -141,7 +153,7 @@ def start_processes(
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(digits, RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous, **variables),
+            env=environment(digits, RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -131,6 +131,8 @@ def archive_root(archive: zipfile.ZipFile) -> str:
         UnpicklingError: If torch.save did not write this zip.
     """
     names = archive.namelist()
+    if len(names) != len(set(names)):  # one reader takes the first of them, another the last
+        raise pickle.UnpicklingError("two of its records have one name: torch.save did not write this zip")
     if any(name.split("/")[-1] == "constants.pkl" for name in names):
         raise pickle.UnpicklingError("a TorchScript archive holds a program; save model.state_dict() instead")
     roots = [name.split("/")[0] for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]

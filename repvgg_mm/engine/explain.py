@@ -40,12 +40,12 @@ def explain(error: BaseException) -> str:
     if empty is not None and isinstance(error, ValueError):  # mmengine joins a list of nothing
         return f"there is no image in the data set: {where_it_looked(empty)}"
     text = _plain(error)
-    if builder is None or _raised_by_us(frames):
-        return text
-    built = builder.f_locals.get("obj_cls")
+    built = builder.f_locals.get("obj_cls") if builder is not None else None
     keyword = re.search(r"unexpected keyword argument '(\w+)'", text)
     if keyword and built is not None:
         text += nearest(keyword[1], _arguments(built))
+    if builder is None or _raised_by_us(frames):
+        return text
     return f"{text} (in {_call(built, builder.f_locals.get('args', {}))})"
 
 

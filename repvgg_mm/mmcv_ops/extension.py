@@ -1,9 +1,9 @@
 """What ``import mmcv._ext`` gives where mmcv has no compiled one: every operator that torchvision can stand in for.
 
-Python loads this file as the package ``mmcv._ext`` (see ``finder``), and the files beside it as modules of that package:
-they must import each other relatively.
-While it is imported, mmcv asks for more than a hundred functions by ``hasattr``. All of them exist here; those not
-served raise NotImplementedError when they are called, not before, so that a model which never calls them runs.
+Python loads this file as the package ``mmcv._ext`` (see ``finder``), and the files beside it as its modules, so they
+import each other relatively. While it is imported, mmcv asks for more than a hundred functions by ``hasattr``. All of
+them exist here; those not served raise NotImplementedError when they are called, not before, so that a model which
+never calls them runs.
 """
 
 from __future__ import annotations

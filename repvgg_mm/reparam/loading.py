@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from .fuse import BNParams, fuse_branches
+from .block_tensors import check_finite, read_blocks
+from .fuse import fuse_branches
 
 if TYPE_CHECKING:
     from .block import RepVGGBlock
@@ -67,12 +68,7 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
         _expect(where, given, _branch_shapes(block, where))
         for name in [name for name in _names(state_dict, prefix) if name.startswith("rbr_")]:
             del state_dict[prefix + name]
-        given = _fuse(block, given)
-        if not all(tensor.isfinite().all() for tensor in given.values()):
-            raise ValueError(
-                f"{where}: fusing the weights gives numbers that are not finite: they hold NaN, infinity or a negative "
-                "variance"
-            )
+        given = _fuse(block, given, prefix)
         state_dict.update({prefix + name: tensor for name, tensor in given.items()})
     _expect(where, given, own)
 
@@ -115,23 +111,21 @@ def _expect(where: str, given: Mapping[str, Tensor], wanted: Mapping[str, torch.
             raise ValueError(f"{where}: {problem} {', '.join(found)}; a block is filled as a whole or not at all")
 
 
-def _fuse(block: "RepVGGBlock", given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Fuse as if the tensors had been loaded first, in the precision of the block where that is higher."""
+def _fuse(block: "RepVGGBlock", given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Fuse as if the tensors had been loaded first: in the precision of the block where that is higher."""
     assert block.norm is not None and block.rbr_reparam is not None
-    own, eps = block.rbr_reparam.weight.dtype, block.norm.eps
-    tensors = {name: tensor.to(torch.promote_types(tensor.dtype, own)) for name, tensor in given.items()}
-
-    def bn(name: str) -> BNParams:
-        optional = (tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias"))
-        return BNParams(tensors[f"{name}.running_mean"], tensors[f"{name}.running_var"], *optional, eps)
-
+    own = block.rbr_reparam.weight.dtype
+    halves = (torch.float16, torch.bfloat16)
+    tensors = {
+        prefix + name: tensor.to(torch.promote_types(tensor.dtype, own)) if tensor.dtype in halves else tensor
+        for name, tensor in given.items()
+    }
     with torch.no_grad():
-        kernel, bias = fuse_branches(
-            (tensors["rbr_dense.conv.weight"], bn("rbr_dense.bn")),
-            (tensors["rbr_1x1.conv.weight"], bn("rbr_1x1.bn")),
-            bn("rbr_identity") if block.has_identity else None,
-        )
-    return {"rbr_reparam.weight": kernel, "rbr_reparam.bias": bias}
+        kernel, bias = fuse_branches(*read_blocks(tensors, block.norm.eps)[prefix])
+    fused = {"rbr_reparam.weight": kernel, "rbr_reparam.bias": bias}
+    for name, tensor in fused.items():
+        check_finite(prefix + name, tensor)
+    return fused
 
 
 def _refuse_if_held(block: "RepVGGBlock", where: str) -> None:

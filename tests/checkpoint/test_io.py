@@ -335,6 +335,11 @@ def file_of(kind: str, folder: Path) -> Path:
     elif kind == "foreign_zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("readme.txt", "hello")
+    elif kind == "doubled":
+        save({"w": torch.zeros(3)}, path)
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+            name = next(name for name in archive.namelist() if name.endswith("/data/0"))
+            archive.writestr(name, torch.ones(3).numpy().tobytes())
     elif kind == "compressed":
         write_zip(path, pickle.dumps({}, 2), compression=zipfile.ZIP_DEFLATED)
     elif kind != "missing":
@@ -363,7 +368,10 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, kind: str, says: str, trus
     one_line(error, kind, says)
 
 
-@pytest.mark.parametrize(("kind", "says"), [("flipped", "CRC"), ("compressed", "compressed"), ("pickle", "torch.save")])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("flipped", "CRC"), ("compressed", "compressed"), ("doubled", "one name"), ("pickle", "torch.save")],
+)
 def test_a_damaged_or_repacked_file(tmp_path: Path, kind: str, says: str) -> None:
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(file_of(kind, tmp_path))

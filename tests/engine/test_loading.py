@@ -170,6 +170,15 @@ def test_training_runs_nothing_in_the_file_it_starts_from(
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("check", [False, True])
+def test_pretrained_weights_of_any_part_run_nothing(check: bool, config: str, digits: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", plain_config(digits), meta={"x": Gadget(tmp_path / "RAN")})
+    options = [*SHORT, "model.init_cfg.type=Pretrained", f"model.init_cfg.checkpoint={path}"]
+    arguments = [config, "--work-dir", str(tmp_path / "work"), *(["--check"] if check else [])]
+    assert main([*arguments, "--cfg-options", *options]) == 0
+    assert not (tmp_path / "RAN").exists()
+
+
 def test_resuming_from_the_work_dir_is_as_safe(config: str, digits: Path, tmp_path: Path) -> None:
     marker, work = tmp_path / "RAN", tmp_path / "work"
     work.mkdir()

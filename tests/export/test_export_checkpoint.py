@@ -1,5 +1,6 @@
 """Exporting: the file must compute what the checkpoint's three branches compute, and say what it is."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,14 @@ def test_a_break_between_the_two_files_leaves_no_wrong_pair(
     checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_checkpoint(checkpoints[CLS], str(tmp_path / "a.xml"), (64, 64))
-    replace = Path.replace
+    replace = os.replace
 
-    def broken(self: Path, target: Path) -> Path:
+    def broken(made: Path, target: Path) -> None:
         if target.suffix == ".xml":
             raise KeyboardInterrupt
-        return replace(self, target)
+        replace(made, target)
 
-    monkeypatch.setattr(Path, "replace", broken)
+    monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(KeyboardInterrupt):
         export_checkpoint(checkpoints[CLS], str(tmp_path / "a.xml"), (64, 64), force=True)
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]

@@ -191,13 +191,20 @@ def test_half_of_a_deployed_block_is_refused(deploy: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value",
-    [("rbr_dense.bn.running_var", -1.0), ("rbr_1x1.conv.weight", float("nan")), ("rbr_dense.bn.bias", 1e40)],
+    "name, value, message",
+    [
+        ("rbr_dense.bn.running_var", -1.0, "holds a negative or non-finite variance"),
+        ("rbr_1x1.conv.weight", float("nan"), "holds NaN or infinity"),
+        ("rbr_dense.bn.bias", float("inf"), "holds NaN or infinity"),
+    ],
 )
-def test_a_kernel_that_is_not_finite_is_refused(name: str, value: float) -> None:
+def test_what_can_not_be_fused_is_refused_by_name(name: str, value: float, message: str) -> None:
     weights = make().state_dict()
     weights[f"0.{name}"].view(-1)[0] = value
-    with pytest.raises(ValueError, match=r"^0: fusing the weights gives numbers that are not finite"):
+    with pytest.raises(ValueError, match=rf"^0\.{name} {message}"):
+        make(deploy=True).load_state_dict(weights)
+    weights[f"0.{name}"] = weights[f"0.{name}"].new_ones(weights[f"0.{name}"].shape).int()
+    with pytest.raises(ValueError, match=rf"^0\.{name} is torch.int32"):
         make(deploy=True).load_state_dict(weights)
 
 

@@ -1,4 +1,4 @@
-"""Hostile checkpoints through every command that takes one: nothing in them runs, none is converted wrongly, none hangs.
+"""Hostile checkpoints through every command that takes one: none runs, none is converted wrongly, none hangs.
 
 It runs in a process of its own (``python -m trust.attacks``), for what it fends off would run in this one.
 """
@@ -74,14 +74,15 @@ def hostile_configs(folder: Path) -> dict[str, str]:
         f"train_dataloader = dict({loader}, dataset=dict({data}, pipeline=[{call}]))",
         "hub": f"custom_hooks = [dict(type='EMAHook', ema_type='torch.hub.load', {where})]",
         "annotations": f"test_dataloader = dict({loader}, dataset=dict({data}, ann_file='{folder}/annotations.pkl'))",
-        "evaluator": f"test_evaluator = dict(type='mmengine.evaluator.DumpResults', out_file_path='{mark('evaluator')}.pkl')",
+        "evaluator": "test_evaluator = dict(type='mmengine.evaluator.DumpResults', "
+        f"out_file_path='{mark('evaluator')}.pkl')",
         "visualizer": f"visualizer = dict(type='subprocess.call', args='touch {mark('visualizer')}', shell=True)",
         "imports": "custom_imports = dict(imports=['evil_module'])",
         "code": f"__import__('os').system('touch {mark('code')}')",
         "teacher": f"model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{folder}/teacher.pth')))",
         "backbone": f"model = dict(data_preprocessor=dict(type='subprocess.call', args='touch {mark('backbone')}', "
         "shell=True, _delete_=True))",
-        "environment": f"env_cfg = dict(dist_cfg=dict(backend='gloo'), cudnn_benchmark=open('{mark('environment')}', 'w'))",
+        "environment": f"env_cfg = dict(cudnn_benchmark=open('{mark('environment')}', 'w'))",
     }
 
 
