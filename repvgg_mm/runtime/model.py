@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FileError
-from .session import Session, check_image, open_session
-
-IMAGE = "image"
-"""Name of the input of a complete file."""
+from .session import IMAGE, Session, check_image, open_session
 
 _TASKS = {
     ("scores",): "classification",

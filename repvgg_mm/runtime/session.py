@@ -14,6 +14,11 @@ from .seal import check_seal
 ABOUT = "repvgg_mm"
 """Name of the entry in a file's metadata that holds, as JSON, what repvgg_mm knows about the model."""
 
+IMAGE = "image"
+"""Name of the input of a complete file."""
+
+_COMPLETE = (IMAGE, "scores", "mask", "boxes", "labels", "masks")
+
 SEALED = "sealed"
 """Key in it that says that the file has a check sum; see `seal`."""
 
@@ -83,15 +88,20 @@ class OpenVinoSession(Session):
         core = openvino.Core()
         model = core.read_model(path)
         (given,) = model.inputs
-        self.input_name = given.any_name
+        self.input_name = _plain(given.names)
         self.shape = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
-        self.names = tuple(output.any_name for output in model.outputs)
+        self.names = tuple(_plain(output.names) for output in model.outputs)
         self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
 
     def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         """Run on one input; see the base class."""
         return [output.copy() for output in self._compiled([array]).values()]
+
+
+def _plain(names: set[str]) -> str:
+    """Choose among the names that OpenVINO keeps for one tensor: the file's own one before those of inner steps."""
+    return min(names, key=lambda name: (name not in _COMPLETE, len(name), name))
 
 
 def open_session(path: str) -> Session:
