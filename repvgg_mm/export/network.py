@@ -33,7 +33,11 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         """Refuse what can't be exported; see the class."""
         super().__init__()
-        kind_of(model)
+        if kind_of(model) == "two-stage detector":
+            raise ValueError(
+                f"{type(model).__name__} can't be exported as a network alone: its second stage looks at what its first "
+                "one found; export it as a complete file"
+            )
         self.model = model.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

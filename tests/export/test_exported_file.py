@@ -126,7 +126,7 @@ class TestCommandLines:
         [
             (["missing.pth", "out.onnx", "--size", 64, 64], "missing.pth"),
             (["missing.pth", "out.onnx", "--size", 0, 64], "too small"),
-            (["missing.pth", "out.onnx"], "--size"),
+            (["missing.pth", "out.onnx", "--raw"], "--size"),
         ],
     )
     def test_bad_export(self, arguments: list[Any], message: str, digits: Path) -> None:
