@@ -35,8 +35,8 @@ class Network(nn.Module):
         super().__init__()
         if kind_of(model) == "two-stage detector":
             raise ValueError(
-                f"{type(model).__name__} can't be exported as a network alone: its second stage looks at what its first "
-                "one found; export it as a complete file"
+                f"{type(model).__name__} can't be exported as a network alone: its second stage looks at what the "
+                "first one found; export it as a complete file"
             )
         self.model = model.eval()
 
