@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from repvgg_mm.export.seal import BLANK, check_seal, seal
 
 from repvgg_mm.checkpoint import CheckpointError
-from repvgg_mm.export.seal import BLANK, check_seal, seal
 
 
 def sealed(folder: Path, suffix: str) -> Path:
