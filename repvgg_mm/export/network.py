@@ -31,7 +31,6 @@ class Network(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Refuse what can't be exported; see the class."""
         super().__init__()
         if kind_of(model) == "two-stage detector":
             raise ValueError(

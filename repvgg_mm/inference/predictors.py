@@ -61,7 +61,6 @@ class Predictor(ABC):
     limits: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(self, cfg: Config, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
-        """Remember the classes and build the model; see the class."""
         self.classes = list(classes)
         self.palette = [tuple(colour) for colour in palette]
         self.build(cfg)
