@@ -43,7 +43,8 @@ def explain(error: BaseException) -> str:
     built = builder.f_locals.get("obj_cls") if builder is not None else None
     keyword = re.search(r"unexpected keyword argument '(\w+)'", text)
     if keyword and built is not None:
-        text += nearest(keyword[1], _arguments(built))
+        refuser = frames[-1].f_locals.get("self")  # a class may be built by a function that imports it
+        text += nearest(keyword[1], _arguments(built) | (_arguments(type(refuser)) if refuser is not None else set()))
     if builder is None or _raised_by_us(frames):
         return text
     return f"{text} (in {_call(built, builder.f_locals.get('args', {}))})"
