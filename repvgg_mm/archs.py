@@ -92,7 +92,7 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
     if isinstance(arch, str):
         name = arch.removeprefix("RepVGG").removeprefix("-")
         if name not in ARCHS:
-            raise ValueError(f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, or a dict of one's own")
+            raise ValueError(f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, or give a dict")
         return ARCHS[name]
     if not isinstance(arch, Mapping):
         raise TypeError(f"arch={arch!r} is a {type(arch).__name__}: give a name or a dict")

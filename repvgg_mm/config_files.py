@@ -10,7 +10,7 @@ _INSTALLED, _CHECKOUT = _PACKAGE / "configs", _PACKAGE.parent / "configs"
 
 
 def config_file(name: str) -> str:
-    """Find a config: a file of one's own, or one that comes with repvgg_mm by its name.
+    """Find a config: your own file, or one that comes with repvgg_mm by its name.
 
     Args:
         name: path of a file; or a name such as ``'pspnet_repvgg_digits'``, with or without ``.py``, and for a shared
@@ -25,7 +25,7 @@ def config_file(name: str) -> str:
     Example:
         >>> config_file('pspnet_repvgg_digits').endswith('/configs/pspnet_repvgg_digits.py')
         True
-        >>> # In a config of one's own, anywhere, for any tool of OpenMMLab:
+        >>> # In your own config, anywhere, for any tool of OpenMMLab:
         >>> # _base_ = __import__('repvgg_mm').config_file('pspnet_repvgg_digits')
     """
     if Path(name).is_file():

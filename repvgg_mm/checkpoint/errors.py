@@ -2,4 +2,4 @@
 
 
 class CheckpointError(ValueError):
-    """A checkpoint can't be used; the message is one line that names the file or key and the mend."""
+    """A checkpoint can't be used; the message is one line that names the file or key and the fix."""

@@ -30,7 +30,7 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
 
     Args:
         path: Checkpoint file, in the zip format (torch >= 1.6) or the one before; or ``.safetensors``.
-        trust: Unpickle everything instead. The file can then run any code: only for one's own files.
+        trust: Unpickle everything instead. The file can then run any code: only for your own files.
         mapped: Where that is possible, make the tensors views of the file, for a short use of a large one: the process
             dies if the file is cut while they live. Changing them does not change the file.
 

@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--publish",
         action="store_true",
         help="write weights only, and add to OUT's name the architecture (of the backbone; not if the name has it, or "
-        "if it is one's own) and the first 8 digits of the file's SHA-256",
+        "if it is a custom one) and the first 8 digits of the file's SHA-256",
     )
     parser.add_argument(
         "--eps",
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_input():
         out = write_conversion(conversion, args.out, args.force, args.publish)
     done = f"renamed as in {args.to};" if args.to else f"converted {conversion.blocks} RepVGG blocks;"
-    print(f"{done} {len(conversion.untouched)} {'' if args.to else 'other '}tensors identical to the bit")
+    print(f"{done} {len(conversion.untouched)} {'' if args.to else 'other '}tensors bit-identical")
     before, after = (os.path.getsize(file) / 1e6 for file in (args.checkpoint, out))
     print(f"wrote {out} ({after:.1f} MB, was {before:.1f} MB)")
     return DONE

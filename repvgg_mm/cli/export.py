@@ -1,18 +1,21 @@
 """Export a checkpoint for ONNX Runtime, TensorRT or OpenVINO, run the file there and compare it with the checkpoint.
 
 Example:
-    python tools/export.py deployed.pth deployed.onnx --size 512 1024       # the config is in the converted checkpoint
-    python tools/export.py work_dirs/demo/finetune/iter_700.pth digits.xml --size 128 128       # OpenVINO: .xml, .bin
-    python tools/export.py deployed.pth int8.onnx --size 512 1024 --int8 300     # calibrated with 300 training images
-    python tools/test.py int8.onnx                                          # and what that costs in the metric
+    python tools/export.py deployed.pth deployed.onnx                       # complete: image in, answer out
+    python tools/export.py deployed.pth deployed.xml --images photo.jpg     # OpenVINO; proven on a photo, too
+    python tools/test.py deployed.onnx                                      # the metric of its config, by the file
+    python tools/export.py deployed.pth raw.onnx --raw --size 512 1024      # the network alone
+    python tools/export.py deployed.pth int8.onnx --raw --size 512 1024 --int8 300     # calibrated with 300 images
     trtexec --onnx=int8.onnx --stronglyTyped --saveEngine=int8.engine       # TensorRT 10 and 11, with its own tool
 
-The input is a preprocessed batch, the outputs are those of mode='tensor'.
-Exit code: 0 written; 1 the file's outputs differ from the checkpoint's, nothing written; 2 bad input, nothing written.
+A complete file takes an image as it is (uint8, RGB, height x width x 3, any size) and gives scores, a mask, or boxes in
+pixels of that image. With --raw the input is a preprocessed batch, the outputs are those of mode='tensor'.
+Exit code: 0 written; 1 the file answers otherwise than the checkpoint, nothing written; 2 bad input, nothing written.
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from .command import CHECK_FAILED, DONE, user_input
 
@@ -22,16 +25,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint, trained or converted")
     parser.add_argument("out", help="file to write: .onnx, or .xml for OpenVINO")
-    parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("H", "W"), help="of the images, pixels")
-    parser.add_argument("--batch", type=int, default=1, help="images at a time (default 1)")
+    parser.add_argument("--raw", action="store_true", help="the network alone; needs --size")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, pixels; implies --raw")
+    parser.add_argument("--batch", type=int, default=1, help="images at a time, with --raw (default 1)")
+    parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="prove a complete file on these, too")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
     parser.add_argument(
-        "--int8", type=int, default=0, metavar="IMAGES", help="quantise, calibrated with so many training images"
+        "--int8",
+        type=int,
+        default=0,
+        metavar="IMAGES",
+        help="quantise, calibrated with so many training images; with --raw",
     )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
     args = parser.parse_args(argv)
-    if min(*args.size, args.batch) < 1 or args.int8 < 0:
+    if args.size is None and (args.raw or args.int8 or args.batch != 1):
+        parser.error("--raw, --int8 and --batch need --size H W: the network takes images of one size")
+    if args.size is not None and args.images:
+        parser.error("--images is for a complete file: leave --size and --raw out")
+    if args.size is not None and (min(*args.size, args.batch) < 1 or args.int8 < 0):
         parser.error(f"--size {args.size[0]} {args.size[1]} --batch {args.batch} --int8 {args.int8}: too small")
     return args
 
@@ -39,6 +52,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export."""
     args = parse_args(argv)
+    return export_whole(args) if args.size is None else export_raw(args)
+
+
+def export_whole(args: argparse.Namespace) -> int:
+    """Write a complete file."""
+    with user_input():
+        from repvgg_mm.export.export_complete import export_complete
+
+        export = export_complete(args.checkpoint, args.out, args.config, args.images, args.force, args.trust_checkpoint)
+    print(f"answers of the checkpoint and the file to {export.images} images: {export.agreement}")
+    if not export.files:
+        print(f"they differ: {args.out} was not written")
+        return CHECK_FAILED
+    print(f"input image: uint8, height x width x 3, RGB; outputs: {', '.join(export.outputs)}")
+    show_files(export.files)
+    return DONE
+
+
+def show_files(files: Sequence[Path]) -> None:
+    """Say what was written."""
+    for file in files:
+        print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+def export_raw(args: argparse.Namespace) -> int:
+    """Write the network alone."""
     with user_input():
         from repvgg_mm.export.export_checkpoint import export_checkpoint
 
@@ -62,6 +101,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CHECK_FAILED
     for name, shape in export.outputs.items():
         print(f"output {name}: {' x '.join(map(str, shape))}")
-    for file in export.files:
-        print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    show_files(export.files)
     return DONE

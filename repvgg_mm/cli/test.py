@@ -26,6 +26,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", nargs="?", help="config file; without it the one inside the checkpoint is used")
     parser.add_argument("checkpoint", help="checkpoint, trained or converted, or an exported file")
     parser.add_argument("--deploy", action="store_true", help="convert the backbone in memory before testing")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, by the config's tta_pipeline")
+    parser.add_argument("--out", help="keep the predictions: a folder for masks, a .pkl file for boxes")
+    parser.add_argument("--show-dir", help="folder for pictures of the predictions")
     parser.add_argument("--work-dir", help="folder for logs (default: work_dirs/<config>)")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="override the config: key=value ...")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
@@ -43,10 +46,11 @@ def build_runner(args: argparse.Namespace) -> Runner:
     if is_exported(args.checkpoint):
         from repvgg_mm.export.exported_runner import build_exported_runner
 
-        if args.launcher != "none" or args.deploy or args.trust_checkpoint:
+        extras = args.tta or args.out or args.show_dir
+        if args.launcher != "none" or args.deploy or args.trust_checkpoint or extras:
             raise ValueError(
                 f"{args.checkpoint} is deployed, holds no code, and is tested by one process: "
-                "leave --deploy, --trust-checkpoint and --launcher out"
+                "leave --deploy, --trust-checkpoint, --launcher, --tta, --out and --show-dir out"
             )
         return build_exported_runner(args.config, args.checkpoint, **shared)
     return build_test_runner(
@@ -55,6 +59,9 @@ def build_runner(args: argparse.Namespace) -> Runner:
         deploy=args.deploy,
         launcher=args.launcher,
         trust=args.trust_checkpoint,
+        tta=args.tta,
+        out=args.out,
+        show_dir=args.show_dir,
         **shared,
     )
 

@@ -64,7 +64,6 @@ class GuardedPipeline:
     """
 
     def __init__(self, steps: Sequence[Step], labels: Labels | None = None, skip: bool = False) -> None:
-        """Find the loading steps; see the class."""
         from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 
         self.transforms = list(steps)  # mmengine's hooks look for the name

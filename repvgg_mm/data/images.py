@@ -49,7 +49,6 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         ann_file: str | None = None,
         broken: str = "stop",
     ) -> None:
-        """List the files; see the class."""
         # Not at the top: importing torchvision takes longer than importing mmengine.
         from torchvision.datasets.folder import default_loader
         from torchvision.transforms import v2

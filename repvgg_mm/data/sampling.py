@@ -29,7 +29,7 @@ class Draw(int):
     seed: int
 
     def __new__(cls, index: int, seed: int) -> "Draw":
-        """Make the index; see the class."""
+        """Make the index."""
         draw = super().__new__(cls, index)
         draw.seed = seed
         return draw
@@ -57,7 +57,6 @@ class ReplaySampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None, infinite: bool = False) -> None:
-        """Find out which process this is; see the class."""
         self.dataset = dataset  # mmdet's batch samplers look up image sizes in it
         self._size = len(dataset)
         self._seed = sync_random_seed() if seed is None else seed

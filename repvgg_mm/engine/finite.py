@@ -31,7 +31,6 @@ class FiniteLossHook(Hook):
     priority = "LOWEST"
 
     def __init__(self, skip: bool = False) -> None:
-        """Remember what to do; see the class."""
         self.skip = skip
         self._training = False
         self._iteration = 0

@@ -30,7 +30,6 @@ class Interrupted(Exception):
     """
 
     def __init__(self, signum: int, iteration: int, path: str | None) -> None:
-        """Make the message; see the class."""
         saved = f"saved {path}; go on with --resume" if path else "nothing saved: default_hooks.checkpoint is not ours"
         super().__init__(f"stopped by {signal.Signals(signum).name} after iteration {iteration}: {saved}")
         self.signum = signum
@@ -46,7 +45,6 @@ class StopSignalHook(Hook):
     priority = "LOWEST"  # behind the checkpoint hook
 
     def __init__(self) -> None:
-        """Nothing was received yet; see the class."""
         self._received, self._at = 0, 0.0
         self._before: dict[int, Any] = {}
 

@@ -21,7 +21,6 @@ class TopKAccuracy(BaseMetric):
     default_prefix = "accuracy"
 
     def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = "cpu", prefix: str | None = None) -> None:
-        """Remember which k; see the class."""
         super().__init__(collect_device, prefix)
         self.topk = tuple(topk)
 

@@ -147,7 +147,7 @@ def check_start(cfg: Config, trust: bool = False) -> None:
     Raises:
         ValueError: if AMP is asked for and there is no GPU.
         CheckpointError: if a RepVGG in the file has other names than ours, or a file to resume from has no training
-            state; names the mend.
+            state; names the fix.
         FileNotFoundError: if there is no such file.
     """
     if (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():

@@ -5,7 +5,7 @@ from itertools import zip_longest
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -13,6 +13,7 @@ from ..data.images import ImageFolder
 from ..reparam.convert import switch_to_deploy
 from .gate import Opened, open_model
 from .launch import build_runner
+from .test_extras import add_test_extras
 
 
 def build_test_runner(
@@ -23,6 +24,7 @@ def build_test_runner(
     options: Mapping[str, Any] | None = None,
     launcher: str = "none",
     trust: bool = False,
+    **extras: Any,
 ) -> Runner:
     """Build the runner of a config and load a checkpoint into its model, whole or not at all.
 
@@ -34,6 +36,7 @@ def build_test_runner(
         options: ``--cfg-options``.
         launcher: ``--launcher``.
         trust: unpickle the file, which may run code in it.
+        **extras: of `add_test_extras`; with a config file only: a stored config writes no files.
 
     Returns:
         The runner; ``runner.test()`` gives the metrics.
@@ -43,8 +46,13 @@ def build_test_runner(
         FileNotFoundError: if a file is missing.
     """
     opened = open_model(checkpoint, config, ["test"], trust, work_dir=work_dir, options=options, launcher=launcher)
+    if any(extras.values()):
+        if opened.stored:
+            raise ValueError(f"{checkpoint}: augmenting, keeping and drawing predictions need a config file")
+        add_test_extras(opened.cfg, **extras)
     runner = build_limited_runner(opened)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = model.module if isinstance(model, BaseTTAModel) else model
     opened.fill(model)
     check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, checkpoint)
     if deploy:

@@ -33,7 +33,6 @@ class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
-        """Keep the configs; see the class."""
         options = dict(paramwise_cfg or {})
         self.custom_l2 = bool(options.pop("custom_l2", False))
         options.setdefault("bypass_duplicate", True)  # as without options: a shared parameter counts once

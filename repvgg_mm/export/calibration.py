@@ -27,7 +27,6 @@ class CalibrationImages:
     """
 
     def __init__(self, cfg: Config, model: nn.Module, count: int, shape: tuple[int, ...]) -> None:
-        """Build the loader; see the class."""
         self._preprocess: Any = model.data_preprocessor
         self._crops = (cfg.model.get("test_cfg") or {}).get("mode") == "slide"
         self._shape = shape

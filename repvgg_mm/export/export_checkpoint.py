@@ -16,8 +16,9 @@ from ..engine.gate import Opened, open_model
 from ..files import move_into_place, workplace
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
+from ..runtime.session import SUFFIXES
 from .calibration import CalibrationImages
-from .exported_file import SUFFIXES, open_exported
+from .exported_file import open_exported
 from .network import Network
 from .writers import Batches, describe_onnx, quantize_onnx, write_onnx, write_openvino
 
@@ -72,9 +73,9 @@ def export_checkpoint(
         FileNotFoundError: if a file is missing.
         FileExistsError: if ``out`` exists and may not be overwritten.
     """
-    target = _check_target(out, int8, force)
+    target = check_target(out, int8, force)
     opened = open_model(checkpoint, config, ["calibration"] if int8 else [], trust)
-    about = _describe(opened, config or checkpoint)
+    about = describe(opened, config or checkpoint)
     with opened.limits():
         return _export(opened, about, target, (batch, 3, *size), int8)
 
@@ -104,11 +105,11 @@ def _export(
         difference = compare_outputs(wanted, open_exported(str(made))(probe))
         tolerance = None if int8 else FLOAT_TOLERANCE
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
-        files = _move(made, target) if good else []
+        files = move(made, target) if good else []
     return Export(files, outputs, difference, tolerance)
 
 
-def _move(made: Path, target: Path) -> list[Path]:
+def move(made: Path, target: Path) -> list[Path]:
     """Put the file, or both, in their place; a break between the two leaves no .xml with the wrong .bin."""
     if target.suffix != ".xml":
         return [move_into_place(made, target)]
@@ -117,7 +118,7 @@ def _move(made: Path, target: Path) -> list[Path]:
     return [weights, move_into_place(made, target)]
 
 
-def _check_target(out: str, int8: int, force: bool) -> Path:
+def check_target(out: str, int8: int, force: bool) -> Path:
     """Refuse before long work what can't be written."""
     target = Path(out)
     if target.suffix not in SUFFIXES:
@@ -132,7 +133,7 @@ def _check_target(out: str, int8: int, force: bool) -> Path:
     return target
 
 
-def _describe(opened: Opened, source: str) -> dict[str, Any]:
+def describe(opened: Opened, source: str) -> dict[str, Any]:
     """Collect what the file is to say about itself; refuse before long work what it can't hold."""
     cfg = deepcopy(opened.given)
     set_deploy(cfg)

@@ -5,11 +5,15 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from ..checkpoint import set_deploy
+from ..checkpoint import CheckpointError, set_deploy
 from ..engine.gate import open_config
 from ..engine.testing import build_limited_runner, check_classes
 from ..reparam.difference import fixed_input
-from .exported_file import open_exported
+from ..runtime import FileError, Model, open_session
+from ..runtime.model import is_complete
+from ..runtime.session import Session
+from .answering import answer_by, show_images_as_they_are
+from .exported_file import Exported
 from .network import take_place
 
 
@@ -34,15 +38,27 @@ def build_exported_runner(
         ValueError: if the file can't be used, or does not fit the config.
         FileNotFoundError: if a file is missing.
     """
-    exported = open_exported(path)
-    about = {"meta": {"cfg": exported.about.get("config"), "dataset_meta": exported.about.get("dataset_meta")}}
+    session = _open(path)
+    about = {"meta": {"cfg": session.about.get("config"), "dataset_meta": session.about.get("dataset_meta")}}
     opened = open_config(path, about, config, ["test"], {}, work_dir=work_dir, options=options)
     set_deploy(opened.cfg.model)
+    if is_complete(session):
+        show_images_as_they_are(opened.cfg)
     runner = build_limited_runner(opened)
-    device = next(runner.model.parameters()).device
     try:
-        take_place(runner.model, exported, fixed_input(exported.shape).to(device))
+        if is_complete(session):
+            answer_by(runner.model, Model(path))
+        else:
+            exported, device = Exported(session), next(runner.model.parameters()).device
+            take_place(runner.model, exported, fixed_input(exported.shape).to(device))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
     check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, path)
     return runner
+
+
+def _open(path: str) -> Session:
+    try:
+        return open_session(path)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error

@@ -31,9 +31,12 @@ class Network(nn.Module):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Refuse what can't be exported; see the class."""
         super().__init__()
-        _kind_of(model)
+        if kind_of(model) == "two-stage detector":
+            raise ValueError(
+                f"{type(model).__name__} can't be exported as a network alone: its second stage looks at what the "
+                "first one found; export it as a complete file"
+            )
         self.model = model.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -64,7 +67,7 @@ class Network(nn.Module):
         """
         outputs: Any = _without_gradients(self.model, images)
         names, groups = ["logits"], [outputs]
-        if _kind_of(self.model) == "detector":
+        if kind_of(self.model) == "detector":
             parameters = inspect.signature(self.model.bbox_head.loss_by_feat).parameters  # type: ignore[union-attr,arg-type]
             names, groups = [*parameters], list(outputs)
         counts = [len(pytree.tree_leaves(group)) for group in groups]
@@ -88,7 +91,7 @@ def take_place(model: nn.Module, run: Run, images: Tensor) -> None:
     Raises:
         ValueError: if the outputs are not of the model's number and shapes.
     """
-    kind = _kind_of(model)
+    kind = kind_of(model)
     leaves, structure = pytree.tree_flatten(_without_gradients(model.eval(), images))
     wanted, got = ([tuple(tensor.shape) for tensor in tensors] for tensors in (leaves, run(images)))
     if wanted != got:
@@ -111,7 +114,7 @@ def _without_gradients(model: nn.Module, images: Tensor) -> Any:
     return model(images, mode="tensor")
 
 
-def _kind_of(model: nn.Module) -> str:
+def kind_of(model: nn.Module) -> str:
     """Tell what a model is by the names of its classes: mmseg and mmdet need not be imported for it."""
     classes = {base.__name__ for base in type(model).__mro__}
     if isinstance(model, ImageClassifier):
@@ -120,7 +123,14 @@ def _kind_of(model: nn.Module) -> str:
         return "segmentor"
     if "SingleStageDetector" in classes:
         return "detector"
+    if "TwoStageDetector" in classes and _is_standard(model):
+        return "two-stage detector"
     raise ValueError(
         f"{type(model).__name__} can't be exported: only ImageClassifier, mmseg's EncoderDecoder and "
         "mmdet's SingleStageDetector, and what derives from them, can"
     )
+
+
+def _is_standard(model: Any) -> bool:
+    """Whether a two-stage detector refines its boxes once, by mmdet's standard RoI head."""
+    return model.with_rpn and "StandardRoIHead" in {base.__name__ for base in type(model.roi_head).__mro__}

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .exported_file import ABOUT, SEALED
+from ..runtime.seal import BLANK, ENTRY, seal
+from ..runtime.session import ABOUT, SEALED
 from .network import Network
-from .seal import BLANK, ENTRY, seal
 
 INPUT = "images"
 
@@ -43,7 +43,7 @@ def write_onnx(network: Network, images: Tensor, names: Sequence[str], path: Pat
     import onnx
 
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             program = torch.onnx.export(
                 network, (images,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[*names]
             )
@@ -73,7 +73,7 @@ def quantize_onnx(source: Path, calibration: Batches, path: Path) -> None:
             images = next(self._images, None)
             return None if images is None else {INPUT: images.numpy()}
 
-    with _quiet():
+    with quiet():
         quantize_static(
             source,
             path,
@@ -116,7 +116,7 @@ def write_openvino(source: Path, calibration: Batches, about: Mapping[str, Any],
     if calibration:
         import nncf
 
-        with _quiet():
+        with quiet():
             model = nncf.quantize(
                 model, nncf.Dataset(calibration, lambda images: images.numpy()), subset_size=len(calibration)
             )
@@ -127,7 +127,7 @@ def write_openvino(source: Path, calibration: Batches, about: Mapping[str, Any],
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leave out what the exporters say of their own workings; errors are raised all the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,6 +24,7 @@ from torch import nn
 from ..checkpoint.errors import CheckpointError
 from ..engine.gate import open_model
 from ..engine.testing import switch_blocks
+from ..runtime import Result
 
 TOP = 5  # classes of a classification that are reported
 LEAST_SIDE = 256  # pixels; a smaller picture has no room for the label of its class
@@ -60,7 +61,6 @@ class Predictor(ABC):
     limits: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __init__(self, cfg: Config, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
-        """Remember the classes and build the model; see the class."""
         self.classes = list(classes)
         self.palette = [tuple(colour) for colour in palette]
         self.build(cfg)
@@ -77,6 +77,22 @@ class Predictor(ABC):
     @abstractmethod
     def predict(self, path: str) -> Prediction:
         """Predict one image file; inside the limits of the config."""
+
+    def answer(self, image: NDArray[np.uint8]) -> Result:
+        """Answer for one image as a complete exported file does.
+
+        Args:
+            image: uint8, RGB, shape (H, W, 3).
+
+        Returns:
+            Scores, mask or boxes in the coordinates of the image.
+        """
+        with self.limits():
+            return self._answer(image)
+
+    @abstractmethod
+    def _answer(self, image: NDArray[np.uint8]) -> Result:
+        """Answer; inside the limits of the config."""
 
 
 class Classifier(Predictor):
@@ -101,8 +117,7 @@ class Classifier(Predictor):
 
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-        inputs = self.transform(image).as_subclass(torch.Tensor)
-        scores = self.model.test_step({"inputs": inputs[None]})[0]["scores"].cpu()  # type: ignore[operator]
+        scores = self._scores(image)
         best = scores.topk(min(TOP, len(scores)))
         found = [
             {"label": self.classes[index], "class_id": index, "score": score}
@@ -114,6 +129,16 @@ class Classifier(Predictor):
         box = {"facecolor": "black", "alpha": 0.7, "pad": 2, "edgecolor": "none"}
         drawing.draw_texts(summary, np.array([[6.0, 6.0]]), colors="w", font_sizes=16, bboxes=box)
         return Prediction(drawing.get_image(), {"classes": found}, summary)
+
+    def _scores(self, image: Any) -> torch.Tensor:
+        inputs = self.transform(image).as_subclass(torch.Tensor)
+        return self.model.test_step({"inputs": inputs[None]})[0]["scores"].cpu()  # type: ignore[operator]
+
+    @torch.no_grad()
+    def _answer(self, image: NDArray[np.uint8]) -> Result:
+        from PIL import Image
+
+        return Result(scores=self._scores(Image.fromarray(image)).numpy())
 
 
 class Segmentor(Predictor):
@@ -138,6 +163,10 @@ class Segmentor(Predictor):
         largest = sorted(shares, key=lambda name: -shares[name])[:TOP]
         summary = ", ".join(f"{name} {shares[name]:.1%}" for name in largest)
         return Prediction(output["visualization"], {"shares": shares}, summary, mask.astype(np.uint8))
+
+    def _answer(self, image: NDArray[np.uint8]) -> Result:
+        output = self.inferencer(image[:, :, ::-1])  # arrays are BGR, as OpenCV loads them
+        return Result(mask=np.asarray(output["predictions"]).astype(np.uint8))
 
 
 class Detector(Predictor):
@@ -167,6 +196,12 @@ class Detector(Predictor):
         more = f" and {len(drawn) - TOP} more" if len(drawn) > TOP else ""
         summary = f"{len(drawn)} objects: {', '.join(drawn[:TOP])}{more}" if drawn else "no object"
         return Prediction(output["visualization"][0], {"objects": objects}, summary)
+
+    def _answer(self, image: NDArray[np.uint8]) -> Result:
+        (found,) = self.inferencer(image[:, :, ::-1], return_datasamples=True)["predictions"]
+        objects = found.pred_instances.numpy()
+        masks = np.asarray(objects.masks, dtype=bool) if "masks" in objects else None
+        return Result(objects.scores, boxes=objects.bboxes, labels=objects.labels, masks=masks)
 
 
 def build_predictor(config: str | None, checkpoint: str, deploy: bool = False, trust: bool = False) -> Predictor:

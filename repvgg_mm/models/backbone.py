@@ -63,7 +63,6 @@ class RepVGG(BaseModule):
         padding_mode: str = "zeros",
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        """Build all stages; see the class."""
         super().__init__(init_cfg)
         self.init_cfg: dict[str, Any] | list[dict[str, Any]] | None
         self.arch = resolve_arch(arch)

@@ -44,7 +44,6 @@ class ImageClassifier(BaseModel):
         data_preprocessor: dict[str, Any] | nn.Module | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
-        """Build backbone, linear layer and auxiliary heads; see the class."""
         super().__init__(data_preprocessor, init_cfg)
         self.aux_weight = aux_weight
         self.label_smoothing = label_smoothing

@@ -26,7 +26,6 @@ class AuxiliaryHead(nn.Sequential, TrainingOnly):
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
-        """Build the head; see the class."""
         conv_bn_relu = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),

@@ -122,7 +122,7 @@ def repvgg_model_convert(
 def whole_model_convert(
     train_model: nn.Module, deploy_model: nn.Module | None = None, save_path: str | os.PathLike[str] | None = None
 ) -> nn.Module:
-    """Convert the RepVGG blocks of a model and nothing else: every other tensor stays identical to the bit.
+    """Convert the RepVGG blocks of a model and nothing else: every other tensor stays bit-identical.
 
     Args:
         train_model: any model with RepVGG blocks, e.g. a finetuned PSPNet; left as it is.

@@ -16,7 +16,6 @@ class SEBlock(nn.Module):
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
-        """Build the two 1x1 convolutions; see the class."""
         super().__init__()
         self.down = nn.Conv2d(channels, hidden, 1)
         self.up = nn.Conv2d(hidden, channels, 1)

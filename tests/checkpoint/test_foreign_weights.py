@@ -164,7 +164,7 @@ def test_command_line(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "ours.pth")
     done = convert(tmp_path / "ours.pth", tmp_path / "timm.pth", "--to", "timm")
     assert done.returncode == 0, done.stderr
-    assert f"renamed as in timm; {len(weights)} tensors identical to the bit" in done.stdout
+    assert f"renamed as in timm; {len(weights)} tensors bit-identical" in done.stdout
 
     done = convert(tmp_path / "timm.pth", tmp_path / "RepVGG-own-deploy.pth", "--publish")
     assert done.returncode == 0, done.stderr

@@ -119,7 +119,7 @@ def test_bare_state_dicts_stay_bare(tmp_path: Path) -> None:
     torch.save({"module." + key: tensor for key, tensor in model.state_dict().items()}, tmp_path / "ddp.pth")
     done = run_process(tmp_path / "ddp.pth", tmp_path / "out.pth", "-a", "RepVGG-A0")
     assert done.returncode == 0, done.stderr
-    assert "converted 22 RepVGG blocks; 2 other tensors identical to the bit" in done.stdout
+    assert "converted 22 RepVGG blocks; 2 other tensors bit-identical" in done.stdout
     deployed = RepVGGClassifier("A0", 10, deploy=True).eval()
     deployed.load_state_dict(torch.load(tmp_path / "out.pth"))
     with torch.no_grad():

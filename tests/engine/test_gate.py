@@ -25,9 +25,9 @@ from repvgg_mm.convert.convert_checkpoint import convert_checkpoint
 from repvgg_mm.engine.gate import open_model
 from repvgg_mm.engine.limits import limits
 from repvgg_mm.engine.testing import build_test_runner
-from repvgg_mm.export.exported_file import ABOUT
 from repvgg_mm.export.exported_runner import build_exported_runner
 from repvgg_mm.inference.predictors import build_predictor
+from repvgg_mm.runtime.session import ABOUT
 
 HUB = {"repo_or_dir": "{folder}/hub", "model": "boom", "source": "local", "trust_repo": True}
 DATA = "test_dataloader.dataset"

@@ -55,7 +55,7 @@ def table(outcomes: list[Outcome]) -> str:
     """Write the table of ``docs/trust.md``."""
     lines = ["| tried | times | ended | lost |", "| --- | ---: | --- | ---: |"]
     for outcome in outcomes:
-        ends = ", ".join(f"{end} {count:,}" if count else end for end, count in sorted(outcome.ends.items()))
+        ends = ", ".join(f"{count:,} {end}" if count else end for end, count in sorted(outcome.ends.items()))
         lines.append(f"| {outcome.name} | {outcome.tried:,} | {ends} | {len(outcome.lost)} |")
     return "\n".join(lines)
 

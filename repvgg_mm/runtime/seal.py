@@ -9,13 +9,13 @@ import hashlib
 import re
 from pathlib import Path
 
-from ..checkpoint.errors import CheckpointError
+from .errors import FileError
 
 ENTRY = "repvgg_mm_sha256"
 """Name of the metadata entry."""
 
 _MARK = b"repvgg_mm:sha256:"
-_SEAL = re.compile(_MARK + rb"([0-9a-f]{64})")
+_SEAL = re.compile(_MARK + rb"(.{64})", re.DOTALL)  # not digits alone: damage to the sum is damage, too
 BLANK = _MARK.decode() + "0" * 64
 """The entry's value until the file is sealed."""
 
@@ -41,12 +41,12 @@ def check_seal(path: str | Path) -> bool:
         Whether it has one.
 
     Raises:
-        CheckpointError: if the file is not what was written.
+        FileError: if the file is not what was written.
     """
     content = Path(path).read_bytes()
     found = _SEAL.findall(content)
     if found and found != [_sum(content, path).encode()]:
-        raise CheckpointError(
+        raise FileError(
             f"{path} is damaged, or was changed after it was exported: its check sum is wrong; export it again"
             f" (where the change is meant, remove its metadata entry {ENTRY!r})"
         )

@@ -1,0 +1,243 @@
+"""The complete graph: image in, answer out. Three parts are exported one by one and joined.
+
+The parts are preparation, network and decoding. Apart, the sizes of each stay simple for the exporter, and the network
+can be quantised or rounded alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from .decoding import Mask, OneStageBoxes, Scores
+from .network import kind_of
+from .pooling import pools_as_products
+from .preparation import Preparation, Prepare
+from .two_stage import TwoStageBoxes
+from .writers import quiet
+
+IMAGE = "image"
+_GIVEN = "given"  # the image, handed on: decoding needs its height and width
+_LONGEST = 2**16  # pixels of a side
+
+
+class HeadMaps(nn.Module):
+    """The network part: a prepared image (1, 3, H, W) -> all tensors that decoding needs.
+
+    Args:
+        model: a model of ours, mmseg's or mmdet's, in eval mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def groups(self, x: Tensor) -> list[Any]:
+        """Return the tensors in their groups: logits; or one group a kind of map, each with one tensor a level."""
+        model: Any = self.model
+        if kind_of(model) == "two-stage detector":
+            features = model.extract_feat(x)
+            return [features, *model.rpn_head(features)]
+        outputs = model(x, mode="tensor")
+        return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run the network."""
+        return tuple(pytree.tree_leaves(self.groups(x)))
+
+
+def decoder_of(model: Any, lengths: Sequence[int]) -> nn.Module:
+    """Choose what decodes the maps of a model.
+
+    Args:
+        model: the model.
+        lengths: number of tensors in each group of `HeadMaps`.
+
+    Returns:
+        A module from sizes and maps to the answer, with the names of its outputs in ``names``.
+
+    Raises:
+        ValueError: if the model's head, its coder or its suppression is none that can be exported; names it.
+    """
+    kind = kind_of(model)
+    if kind == "classifier":
+        return Scores()
+    if kind == "segmentor":
+        if model.test_cfg.get("mode", "whole") != "whole":
+            raise ValueError(
+                "test_cfg.mode='slide' cuts windows, which a graph for any size can't: set model.test_cfg.mode=whole, "
+                "or export the network alone"
+            )
+        threshold = model.decode_head.threshold if model.decode_head.out_channels == 1 else None
+        return Mask(model.align_corners, threshold)
+    heads = [model.bbox_head] if kind == "detector" else [model.rpn_head, model.roi_head.bbox_head]
+    for head in heads:
+        _check_head(head)
+    for cfg in [h.test_cfg for h in heads if hasattr(h, "test_cfg")] + (
+        [model.roi_head.test_cfg] if kind != "detector" else []
+    ):
+        if cfg["nms"].get("type", "nms") != "nms" or cfg["nms"].get("class_agnostic"):
+            raise ValueError(f"nms={dict(cfg['nms'])!r} can't be exported: only type='nms' by class can")
+    return OneStageBoxes(model.bbox_head, lengths) if kind == "detector" else TwoStageBoxes(model, lengths)
+
+
+def _check_head(head: Any) -> None:
+    from mmdet.models.dense_heads import FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead
+    from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
+
+    known: tuple[type, ...] = (FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead)
+    known += (ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
+    if type(head) not in known:
+        raise ValueError(f"{type(head).__name__} can't be exported with its decoding: export the network alone")
+    if not getattr(head, "use_sigmoid_cls", True):
+        raise ValueError(f"{type(head).__name__} with a softmax can't be exported with its decoding")
+
+
+class Complete(nn.Module):
+    """The three parts as one module; what PyTorch computes with it, the file has to compute.
+
+    Args:
+        model: deployed model in eval mode.
+        how: its preparation.
+    """
+
+    def __init__(self, model: nn.Module, how: Preparation) -> None:
+        super().__init__()
+        self.prepare = Prepare(how)
+        self.network = HeadMaps(model)
+        x, _ = self.prepare(torch.zeros(64, 96, 3, dtype=torch.uint8))
+        with torch.no_grad():
+            lengths = [len(pytree.tree_leaves(group)) for group in self.network.groups(x)]
+        self.decode = decoder_of(model, lengths)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Answer for one image, uint8, RGB, shape (H, W, 3)."""
+        x, sizes = self.prepare(image)
+        return self.decode(image, x, sizes, self.network(x))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        names: tuple[str, ...] = self.decode.names  # type: ignore[assignment]
+        return names
+
+
+class _KeepingImage(nn.Module):
+    """Preparation that hands the image on."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        super().__init__()
+        self.prepare = prepare
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, sizes = self.prepare(image)
+        return x, sizes, image.clone()
+
+
+def write_parts(complete: Complete, folder: Path) -> list[Path]:
+    """Export the three parts.
+
+    Args:
+        complete: the module.
+        folder: where to write ``prepare.onnx``, ``network.onnx`` and ``decode.onnx``.
+
+    Returns:
+        The three files.
+
+    Raises:
+        ValueError: if a part has an operation that can't be exported.
+    """
+    how = complete.prepare.how
+    sides = {0: Dim("H", min=2, max=_LONGEST), 1: Dim("W", min=2, max=_LONGEST)}
+    image = torch.zeros(75, 103, 3, dtype=torch.uint8)
+    with torch.no_grad(), pools_as_products(complete.network):
+        x, sizes = complete.prepare(image)
+        maps = complete.network(x)
+        fixed = how.crop is not None or (how.resize is not None and how.resize[0] == "to")
+        dims = {} if fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
+        names = [f"map_{index}" for index in range(len(maps))]
+        files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
+        export(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
+        export(complete.network, (x,), (dims or None,), ["x"], names, files[1])
+        sides_of_maps = tuple(_free_sides(index, tensor, fixed) for index, tensor in enumerate(maps))
+        export(
+            complete.decode,
+            (image, x, sizes, maps),
+            (sides, None if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, sides_of_maps),
+            [_GIVEN, "x", "sizes", *names],
+            list(complete.names),
+            files[2],
+        )
+    return files
+
+
+def _multiple(name: str, divisor: int) -> Any:
+    dim = Dim(name, min=1, max=_LONGEST // divisor)
+    return divisor * dim if divisor > 1 else Dim(name, min=33, max=_LONGEST)
+
+
+def _free_sides(index: int, tensor: Tensor, fixed: bool) -> dict[int, Any] | None:
+    return None if fixed or tensor.dim() != 4 else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+
+
+def export(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    dynamic: tuple[Any, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    path: Path,
+) -> None:
+    """Export one module.
+
+    Args:
+        module: in eval mode.
+        inputs: examples.
+        dynamic: as ``dynamic_shapes`` of ``torch.export``.
+        input_names: of the graph.
+        output_names: of the graph.
+        path: file to write.
+    """
+    import onnx
+
+    with quiet():
+        program = torch.export.export(
+            module.eval(),
+            inputs,
+            dynamic_shapes=dynamic,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=[*input_names], output_names=[*output_names], optimize=True
+        )
+    assert made is not None
+    onnx.save(made.model_proto, path)
+
+
+def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
+    """Join the parts into one graph.
+
+    Args:
+        files: preparation, network, decoding.
+        names: of the outputs.
+        path: file to write.
+    """
+    from onnx import compose, load, save
+
+    parts = [
+        compose.add_prefix(load(file), f"{file.stem}/", rename_inputs=False, rename_outputs=False) for file in files
+    ]
+    version = min(part.ir_version for part in parts)
+    for part in parts:
+        part.ir_version = version
+    passed = ["x", "sizes", _GIVEN]
+    maps = [output.name for output in parts[1].graph.output]
+    front = compose.merge_models(parts[0], parts[1], io_map=[("x", "x")], outputs=[*passed, *maps])
+    needed = [one.name for one in parts[2].graph.input]  # what decoding does not look at is no input of it
+    whole = compose.merge_models(front, parts[2], io_map=[(name, name) for name in needed], outputs=[*names])
+    save(whole, path)

@@ -1,0 +1,132 @@
+"""Exporting a checkpoint as a complete file: image in, answer out; proven against the checkpoint's own answers."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from ..engine.gate import open_model
+from ..files import workplace
+from ..inference.predictors import Predictor, build_predictor
+from ..reparam.convert import switch_to_deploy
+from ..reparam.difference import by_branches
+from ..runtime import Model
+from .agreement import Agreement, compare_answers
+from .complete import Complete, join, write_parts
+from .export_checkpoint import check_target, describe, move
+from .preparation import read_preparation
+from .writers import describe_onnx, write_openvino
+
+_PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
+
+
+@dataclass(frozen=True)
+class CompleteExport:
+    """What became of an export.
+
+    Attributes:
+        files: the files written; none if the answers differ.
+        outputs: names of the outputs.
+        agreement: of the checkpoint's answers, by three branches if it has them, and the file's.
+        images: how many were compared.
+    """
+
+    files: list[Path]
+    outputs: tuple[str, ...]
+    agreement: Agreement
+    images: int
+
+
+def export_complete(
+    checkpoint: str,
+    out: str,
+    config: str | None = None,
+    images: Sequence[str] = (),
+    force: bool = False,
+    trust: bool = False,
+) -> CompleteExport:
+    """Write a file that takes an image as it is and gives the answer, for ONNX Runtime, TensorRT or OpenVINO.
+
+    Args:
+        checkpoint: trained or converted checkpoint.
+        out: file to write, ending in .onnx or .xml.
+        config: config file; None takes the config inside the checkpoint, as data: nothing in it is run.
+        images: files to prove it on, beside those that are made here.
+        force: overwrite ``out``.
+        trust: unpickle the checkpoint, which may run code in it.
+
+    Returns:
+        The export. If the answers differ, nothing was written.
+
+    Raises:
+        ValueError: if the checkpoint's model or test pipeline can't be exported; says what can.
+        ImportError: if a package is missing.
+        FileNotFoundError: if a file is missing.
+        FileExistsError: if ``out`` exists and may not be overwritten.
+    """
+    target = check_target(out, 0, force)
+    shown = [*map(_read, images), *map(_make_image, _PROOF_SIZES)]
+    predictor = build_predictor(config, checkpoint, trust=trust)
+    with by_branches(predictor.model):
+        wanted = [predictor.answer(image) for image in shown]
+    opened = open_model(checkpoint, config, ["pipeline"], trust)
+    about = describe(opened, config or checkpoint) | _about(predictor, checkpoint)
+    with opened.limits(), workplace(target) as folder:
+        model = opened.build().eval()
+        switch_to_deploy(model)
+        how = read_preparation(opened.cfg)
+        complete = Complete(model, how).eval()
+        whole, made = folder / "whole.onnx", folder / target.name
+        join(write_parts(complete, folder), complete.names, whole)
+        about["preparation"] = how.describe()
+        if made.suffix == ".xml":
+            write_openvino(whole, [], about, made)
+        else:
+            whole.replace(made)
+            describe_onnx(made, about)
+        answers = map(Model(str(made)), shown)
+        agreement = Agreement()
+        for one, other in zip(wanted, answers, strict=True):
+            agreement |= compare_answers(one, other)
+        files = move(made, target) if agreement.holds else []
+    return CompleteExport(files, complete.names, agreement, len(shown))
+
+
+def _about(predictor: Predictor, checkpoint: str) -> dict[str, Any]:
+    """Collect what a stranger to OpenMMLab can read."""
+    with open(checkpoint, "rb") as file:
+        digest = _sha256(file)
+    return {
+        "task": predictor.task,
+        "classes": predictor.classes,
+        "palette": [list(colour) for colour in predictor.palette],
+        "checkpoint_sha256": digest,
+        "torch": torch.__version__,
+    }
+
+
+def _sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read(path: str) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def _make_image(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Make a smooth picture, the same every time."""
+    coarse = torch.rand((1, 3, 9, 9), generator=torch.Generator().manual_seed(size[0]))
+    smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=False).clamp(0, 1)
+    return (smooth[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

@@ -1,0 +1,179 @@
+"""From the image that an application has to the input of the network: the test pipeline of a config, as a graph.
+
+Sizes are computed in whole numbers, so that they come out as in the libraries and can be exported for any image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .opencv_resize import resize_bytes
+
+_LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to an image before the network sees it.
+
+    Attributes:
+        channels: ``'RGB'`` or ``'BGR'``, the order that the network was trained with.
+        mean: of each channel in that order, pixel values of 0 to 255.
+        std: of each channel.
+        resize: None; ``('fit', long, short)``: as large as fits, keeping the ratio; ``('to', height, width)``; or
+            ``('short', side)``: the shorter side, keeping the ratio.
+        antialias: whether shrinking averages, as Pillow does it and OpenCV does not.
+        crop: height and width of the middle that is kept, or None.
+        divisor: height and width are filled up with zeros to multiples of it.
+    """
+
+    channels: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: tuple[Any, ...] | None = None
+    antialias: bool = False
+    crop: tuple[int, int] | None = None
+    divisor: int = 1
+
+    def describe(self) -> dict[str, Any]:
+        """Return the same as plain data, for the file's metadata."""
+        return asdict(self)
+
+
+def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
+    """Read the test pipeline and the data preprocessor of a config.
+
+    Args:
+        cfg: config with ``model`` and ``test_dataloader``.
+
+    Returns:
+        The preparation.
+
+    Raises:
+        ValueError: if there is no test pipeline, or a step of it can't be exported; names it.
+    """
+    given = cfg["model"].get("data_preprocessor") or {}
+    dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
+    loaded_as_bgr = "pipeline" in dataset  # by mmcv; torchvision's images are RGB
+    swapped = bool(given.get("bgr_to_rgb") or given.get("rgb_to_bgr"))
+    shared: dict[str, Any] = {
+        "channels": "BGR" if loaded_as_bgr != swapped else "RGB",
+        "mean": tuple(given.get("mean") or (0.0, 0.0, 0.0)),
+        "std": tuple(given.get("std") or (1.0, 1.0, 1.0)),
+        "divisor": int((given.get("test_cfg") or {}).get("size_divisor") or given.get("pad_size_divisor") or 1),
+    }
+    if (given.get("test_cfg") or {}).get("size"):
+        raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: use --raw")
+    if "transforms" in dataset:
+        return Preparation(**shared, **_read_transforms(dataset["transforms"]))
+    if "pipeline" not in dataset:
+        raise ValueError("the config has no test_dataloader.dataset with a pipeline")
+    return Preparation(**shared, resize=_read_pipeline(dataset["pipeline"]))
+
+
+def _read_pipeline(steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...] | None:
+    resize: tuple[Any, ...] | None = None
+    for step in steps:
+        kind = str(step.get("type")).rpartition(".")[2]
+        if kind == "Resize" and resize is None and isinstance(step.get("scale"), (tuple, list)):
+            width, height = step["scale"]
+            kept = step.get("keep_ratio", False)
+            resize = ("fit", max(width, height), min(width, height)) if kept else ("to", height, width)
+        elif kind not in _LOADING:
+            raise ValueError(f"test pipeline: {dict(step)!r} can't be exported: use --raw")
+    return resize
+
+
+def _read_transforms(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"antialias": True}
+    for step in steps:
+        kind, size = step.get("type"), step.get("size")
+        pair = (size, size) if isinstance(size, int) else tuple(size or ())
+        if kind == "Resize" and not found.keys() & {"resize", "crop"} and set(step) == {"type", "size"}:
+            found["resize"] = ("short", size) if isinstance(size, int) else ("to", *pair)
+        elif kind == "CenterCrop" and "crop" not in found:
+            found["crop"] = pair
+        else:
+            raise ValueError(f"test transforms: {dict(step)!r} can't be exported: use --raw")
+    return found
+
+
+class Prepare(nn.Module):
+    """The preparation as a graph.
+
+    Args:
+        how: what to do.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, how: Preparation) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("mean", torch.tensor(how.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(how.std)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepare one image.
+
+        Args:
+            image: uint8, RGB, shape (H, W, 3).
+
+        Returns:
+            The network's input, shape (1, 3, H', W'); and H, W, and height and width before filling up, int64.
+        """
+        height, width = image.shape[0], image.shape[1]
+        new_height, new_width = self._new_size(height, width)
+        if self.how.resize is None:
+            x = image.permute(2, 0, 1)[None].float()
+        elif self.how.antialias:
+            x, size = image.permute(2, 0, 1)[None].float(), (new_height, new_width)
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+            x = x.round().clamp(0, 255)  # Pillow resizes bytes
+        else:
+            x = resize_bytes(image, new_height, new_width).permute(2, 0, 1)[None]
+        if self.how.crop is not None:
+            x, new_height, new_width = self._crop(x, new_height, new_width)
+        if self.how.channels == "BGR":
+            x = x.flip(1)
+        x = (x - self.mean) / self.std
+        divisor = self.how.divisor
+        if divisor > 1:
+            below, right = -new_height % divisor, -new_width % divisor
+            x = F.pad(x, (0, right, 0, below))
+        sizes = [torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width, new_height, new_width)]
+        return x, torch.stack(sizes)
+
+    def _new_size(self, height: int, width: int) -> tuple[int, int]:
+        match self.how.resize:
+            case ("fit", long, short):  # the smaller of two factors, and halves rounded up
+                longest, shortest = torch.sym_max(height, width), torch.sym_min(height, width)
+
+                def fit(side: int) -> int:
+                    by_long = (2 * side * long + longest) // (2 * longest)
+                    return torch.sym_min(by_long, (2 * side * short + shortest) // (2 * shortest))
+
+                return fit(height), fit(width)
+            case ("short", side):
+                shortest = torch.sym_min(height, width)
+                return side * height // shortest, side * width // shortest
+            case ("to", new_height, new_width):
+                return new_height, new_width
+            case _:
+                return height, width
+
+    def _crop(self, x: Tensor, height: int, width: int) -> tuple[Tensor, int, int]:
+        assert self.how.crop is not None
+        new_height, new_width = self.how.crop
+        top, left = _half(height - new_height), _half(width - new_width)
+        return x.narrow(2, top, new_height).narrow(3, left, new_width), new_height, new_width
+
+
+def _half(number: int) -> int:
+    """Halve and round as Python does: halves go to the even neighbour."""
+    return number // 2 + (number % 2) * (number // 2 % 2)

@@ -1,0 +1,91 @@
+"""A complete file as a function: image in, answer out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FileError
+from .session import IMAGE, Session, check_image, open_session
+
+_TASKS = {
+    ("scores",): "classification",
+    ("mask",): "segmentation",
+    ("boxes", "scores", "labels"): "detection",
+    ("boxes", "scores", "labels", "masks"): "detection",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one image; what the task does not give is None.
+
+    Attributes:
+        scores: of each class, (K,), in classification; of each object, (N,), best first, in detection.
+        mask: class of each pixel, uint8, (H, W).
+        boxes: left, top, right, bottom in pixels of the image, (N, 4).
+        labels: class of each object, (N,).
+        masks: pixels of each object, bool, (N, H, W).
+    """
+
+    scores: NDArray[np.float32] | None = None
+    mask: NDArray[np.uint8] | None = None
+    boxes: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    masks: NDArray[np.bool_] | None = None
+
+    def objects(self) -> Iterator[tuple[NDArray[np.float32], float, int]]:
+        """Yield box (4,), score and class of each object, best first; none where nothing was detected."""
+        if self.boxes is not None and self.scores is not None and self.labels is not None:
+            yield from zip(self.boxes, self.scores.tolist(), self.labels.tolist(), strict=True)
+
+
+class Model:
+    """A complete exported file.
+
+    Args:
+        path: ends in .onnx or .xml.
+
+    Attributes:
+        task: ``'classification'``, ``'segmentation'`` or ``'detection'``.
+        classes: their names, in the order of their indices; empty if the file does not say.
+        about: all that the file says about itself.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ImportError: if its runtime is not installed.
+        FileError: if the runtime can't read it, or it is no complete file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._session = open_session(path)
+        task = _TASKS.get(self._session.names)
+        if task is None or not is_complete(self._session):
+            given, names = self._session.input_name, ", ".join(self._session.names)
+            raise FileError(f"{path} takes {given!r} and gives {names}: it is a network alone, no complete file")
+        self.task = task
+        self.about: dict[str, Any] = self._session.about
+        self.classes: list[str] = list(self.about.get("classes", []))
+
+    def __call__(self, image: NDArray[np.uint8]) -> Result:
+        """Answer for one image.
+
+        Args:
+            image: uint8, RGB, shape (H, W, 3), any size.
+
+        Returns:
+            The answer.
+
+        Raises:
+            TypeError: if the image holds other numbers.
+            ValueError: if it has another shape.
+        """
+        check_image(image)
+        return Result(**dict(zip(self._session.names, self._session.run(image), strict=True)))
+
+
+def is_complete(session: Session) -> bool:
+    """Tell whether a file takes an image as it is; else it is a network that takes prepared numbers."""
+    return session.input_name == IMAGE

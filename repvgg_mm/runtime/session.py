@@ -1,0 +1,153 @@
+"""Opening an exported file with the runtime that it is made for."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FileError
+from .seal import check_seal
+
+ABOUT = "repvgg_mm"
+"""Name of the entry in a file's metadata that holds, as JSON, what repvgg_mm knows about the model."""
+
+IMAGE = "image"
+"""Name of the input of a complete file."""
+
+_COMPLETE = (IMAGE, "scores", "mask", "boxes", "labels", "masks")
+
+SEALED = "sealed"
+"""Key in it that says that the file has a check sum; see `seal`."""
+
+SUFFIXES = (".onnx", ".xml")
+
+
+class Session(ABC):
+    """An exported file, ready to run.
+
+    Attributes:
+        path: the file.
+        input_name: of its one input.
+        shape: of the input; a side that is free is None.
+        names: of the outputs.
+        about: what the file says about itself; empty for a file that others made.
+    """
+
+    path: str
+    input_name: str
+    shape: tuple[int | None, ...]
+    names: tuple[str, ...]
+    about: dict[str, Any]
+
+    @abstractmethod
+    def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run on one input.
+
+        Args:
+            array: of the file's shape and kind of number.
+
+        Returns:
+            The outputs, in the order of ``names``.
+        """
+
+
+class OnnxSession(Session):
+    """A .onnx file, run by ONNX Runtime, with onnxruntime-gpu on the GPU, there without TF32."""
+
+    def __init__(self, path: str) -> None:
+        import onnxruntime
+
+        self.path = path
+        wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
+        providers = [(name, wanted[name]) for name in onnxruntime.get_available_providers() if name in wanted]
+        self._session = onnxruntime.InferenceSession(path, providers=providers)
+        (given,) = self._session.get_inputs()
+        self.input_name = given.name
+        self.shape = tuple(side if isinstance(side, int) else None for side in given.shape)
+        self.names = tuple(output.name for output in self._session.get_outputs())
+        self.about = json.loads(self._session.get_modelmeta().custom_metadata_map.get(ABOUT, "{}"))
+
+    def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run on one input; see the base class."""
+        return self._session.run(None, {self.input_name: array})
+
+
+class OpenVinoSession(Session):
+    """A .xml file with the .bin beside it, run by OpenVINO on the CPU.
+
+    Where the processor can, OpenVINO computes in bfloat16 unless it is told not to; here it is told.
+    """
+
+    def __init__(self, path: str) -> None:
+        import openvino
+
+        self.path = path
+        core = openvino.Core()
+        model = core.read_model(path)
+        (given,) = model.inputs
+        self.input_name = _plain(given.names)
+        self.shape = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
+        self.names = tuple(_plain(output.names) for output in model.outputs)
+        self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
+
+    def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run on one input; see the base class."""
+        return [output.copy() for output in self._compiled([array]).values()]
+
+
+def _plain(names: set[str]) -> str:
+    """Choose among the names that OpenVINO keeps for one tensor: the file's own one before those of inner steps."""
+    return min(names, key=lambda name: (name not in _COMPLETE, len(name), name))
+
+
+def open_session(path: str) -> Session:
+    """Open an exported file.
+
+    Args:
+        path: ends in .onnx or .xml.
+
+    Returns:
+        The file, ready to run.
+
+    Raises:
+        FileNotFoundError: if the file, or the .bin of a .xml, is missing.
+        ImportError: if its runtime is not installed.
+        FileError: if it is not what was written, or the runtime can't read it.
+    """
+    kind = OpenVinoSession if Path(path).suffix == ".xml" else OnnxSession
+    parts = [path, str(Path(path).with_suffix(".bin"))] if kind is OpenVinoSession else [path]
+    for part in parts:
+        if not Path(part).is_file():
+            raise FileNotFoundError(f"{part} does not exist")
+    sealed = check_seal(path)  # before native code reads it
+    try:
+        session = kind(path)
+        if not isinstance(session.about, dict):
+            raise ValueError(f"its entry {ABOUT!r} is no JSON object")
+    except ImportError as error:
+        raise ImportError(f"{path} needs {error.name}: pip install 'repvgg_mm[deploy]'") from error
+    except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
+        raise FileError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
+    if session.about.get(SEALED) and not sealed:
+        raise FileError(f"{path} is damaged: its check sum is missing; export it again")
+    return session
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Refuse what is no image.
+
+    Args:
+        image: should be uint8, shape (H, W, 3).
+
+    Raises:
+        TypeError: if it holds other numbers.
+        ValueError: if it has another shape.
+    """
+    if image.dtype != np.uint8:
+        raise TypeError(f"the image holds {image.dtype}: give uint8, pixel values of 0 to 255")
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
+        raise ValueError(f"the image has the shape {image.shape}: give (height, width, 3), RGB")
