@@ -16,7 +16,7 @@ from .checks.kinds import registered_names
 
 _PACKAGE = str(Path(__file__).parents[1])
 _OURS = (ValueError, TypeError, OSError, ImportError, NotImplementedError)  # what this package raises on purpose
-_SHOWN = 300  # characters of a message of others
+_SHOWN = 700  # characters of a message
 _BN = "Expected more than 1 value per channel"
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import runpy
 import sys
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,6 +76,15 @@ class TestDeterminism:
         torch.testing.assert_close(torch.get_rng_state(), before[2], rtol=0, atol=0)
 
 
+@pytest.fixture
+def no_default_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the scope that a test before this one has set in the same process: names with a scope depend on it."""
+    from mmengine.registry import DefaultScope
+
+    monkeypatch.setattr(DefaultScope, "_instance_dict", OrderedDict())
+
+
+@pytest.mark.usefixtures("no_default_scope")
 class TestFormats:
     def test_layout(self, small: Path) -> None:
         names = set(digest(small))

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from repvgg_mm.export.seal import BLANK, check_seal, seal
 
 from repvgg_mm.checkpoint import CheckpointError
+from repvgg_mm.runtime import FileError
+from repvgg_mm.runtime.seal import BLANK, check_seal, seal
 
 
 def sealed(folder: Path, suffix: str) -> Path:
@@ -27,7 +28,7 @@ def test_any_changed_byte_is_damage(tmp_path: Path, suffix: str) -> None:
         try:
             assert check_seal(path) is False  # the mark itself is gone: what the file says of itself tells (below)
             assert BLANK.encode()[:17] not in path.read_bytes()
-        except CheckpointError as error:
+        except FileError as error:
             assert str(error).startswith(f"{path} is damaged, or was changed after it was exported: ")
 
 
@@ -35,7 +36,7 @@ def test_any_changed_byte_is_damage(tmp_path: Path, suffix: str) -> None:
 def test_the_bin_belongs_to_the_xml(tmp_path: Path, length: int) -> None:
     path = sealed(tmp_path, ".xml")
     path.with_suffix(".bin").write_bytes(bytes(length))
-    with pytest.raises(CheckpointError, match="its check sum is wrong"):
+    with pytest.raises(FileError, match="its check sum is wrong"):
         check_seal(path)
 
 
