@@ -21,6 +21,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[
 
 def arguments(config: str, checkpoint: str, tmp_path: Path, *more: str) -> list[str]:
     options = ["model.backbone.arch.num_blocks=1,2,2,1", "model.backbone.arch.width_multiplier=.125,.125,.125,.125"]
+    options += [f"visualizer.name={tmp_path}"]  # mmengine keeps visualizers by name in one process
     if config == SEG:
         options += ["model.decode_head.in_channels=64", "model.auxiliary_head.in_channels=32"]
     if config == DET:

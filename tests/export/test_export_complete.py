@@ -56,7 +56,7 @@ def test_an_image_of_any_size_gets_the_checkpoint_s_answer(
         assert got.mask.shape == (61, 97) and got.mask.dtype == np.uint8
 
 
-@pytest.mark.parametrize("config", [CLS, SEG])
+@pytest.mark.parametrize("config", [CLS])
 def test_the_metric_of_a_file_is_the_checkpoint_s(
     config: str, sure: dict[str, str], files: dict[str, str], tmp_path: Path
 ) -> None:

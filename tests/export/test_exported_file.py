@@ -138,8 +138,11 @@ class TestCommandLines:
         export_checkpoint(checkpoints[CLS], str(out), (64, 96))
         for arguments, message in (
             ([tmp_path / "missing.xml"], "missing.xml does not exist"),
-            ([out, "--launcher", "pytorch"], "leave --deploy, --trust-checkpoint and --launcher out"),
-            ([out, "--deploy"], "leave --deploy, --trust-checkpoint and --launcher out"),
+            (
+                [out, "--launcher", "pytorch"],
+                "leave --deploy, --trust-checkpoint, --launcher, --tta, --out and --show-dir out",
+            ),
+            ([out, "--deploy"], "leave --deploy, --trust-checkpoint, --launcher, --tta, --out and --show-dir out"),
             ([out], "takes images of 3 x 64 x 96, not 3 x 64 x 64"),
         ):
             done = tool("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
