@@ -140,9 +140,9 @@ class TestCommandLines:
             ([tmp_path / "missing.xml"], "missing.xml does not exist"),
             (
                 [out, "--launcher", "pytorch"],
-                "leave --deploy, --trust-checkpoint, --launcher, --tta, --out and --show-dir out",
+                "leave --deploy, --trust-checkpoint, --launcher, --tta",
             ),
-            ([out, "--deploy"], "leave --deploy, --trust-checkpoint, --launcher, --tta, --out and --show-dir out"),
+            ([out, "--deploy"], "leave --deploy, --trust-checkpoint, --launcher, --tta"),
             ([out], "takes images of 3 x 64 x 96, not 3 x 64 x 64"),
         ):
             done = tool("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
