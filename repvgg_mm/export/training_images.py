@@ -1,0 +1,79 @@
+"""Images of a config's training data as they are, to calibrate complete files with: the file prepares them itself."""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from numpy.typing import NDArray
+
+
+class TrainingImages:
+    """Some images of the training data, chosen at random, the same ones in the same order in every loop.
+
+    Args:
+        cfg: config with ``train_dataloader``.
+        count: how many; all there are, if there are fewer.
+
+    Raises:
+        ValueError: if the config names no such data, or they are not where it says.
+    """
+
+    def __init__(self, cfg: Config, count: int) -> None:
+        try:
+            self._read, total = _open(cfg)
+        except FileNotFoundError as error:
+            raise ValueError(f"calibrating: {error}: give a config with the place of the training data") from error
+        if not total:
+            raise ValueError("calibrating: there are no training images where the config says")
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+        self._chosen: list[int] = order[:count].tolist()
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Read them: uint8, RGB, each of shape (H, W, 3)."""
+        return map(self._read, self._chosen)
+
+
+def _open(cfg: Config) -> tuple[Callable[[int], NDArray[np.uint8]], int]:
+    """Build the data set without its pipeline; return what reads image number i, and how many there are."""
+    data: dict[str, Any] = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
+    while isinstance(data.get("dataset"), Mapping):  # wrapped, to repeat it for example
+        data = data["dataset"]
+    steps = next((key for key in ("pipeline", "transforms") if key in data), None)
+    if steps is None:
+        raise ValueError(
+            "calibrating needs a config whose train_dataloader.dataset has a pipeline: "
+            f"{data.get('type', 'there')} has none"
+        )
+    dataset: Any = DATASETS.build({**data, steps: []})
+    if steps == "transforms":
+        return lambda index: np.asarray(dataset.read(index)), len(dataset)
+    if not hasattr(dataset, "get_data_info"):
+        raise ValueError(f"calibrating: {type(dataset).__name__} does not say where its images lie")
+    return partial(_read, dataset), len(dataset)
+
+
+def _read(dataset: Any, index: int) -> NDArray[np.uint8]:
+    return read_image(dataset.get_data_info(index)["img_path"])
+
+
+def read_image(path: str) -> NDArray[np.uint8]:
+    """Read an image as the libraries' pipelines do.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        uint8, RGB, shape (H, W, 3).
+    """
+    import mmcv
+
+    return np.ascontiguousarray(mmcv.imread(path, channel_order="rgb"))
