@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..runtime import Model, Result
 from .network import kind_of
-from .training_images import read_image
+from .original_images import read_image
 
 _TASKS = {"classifier": "classification", "segmentor": "segmentation"}  # the others detect
 

@@ -22,9 +22,9 @@ from .agreement import Agreement, compare_answers
 from .calibration import HALF_IMAGES
 from .complete import Complete, join, write_parts
 from .export_checkpoint import check_target, describe, move
+from .original_images import OriginalImages
 from .precision import Precision, numbers_of, write_as
 from .preparation import read_preparation
-from .training_images import TrainingImages
 
 _PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
 
@@ -90,7 +90,9 @@ def export_complete(
     about = describe(opened, config or checkpoint) | _about(predictor, checkpoint)
     with opened.limits(), workplace(target) as folder:
         model = opened.build().eval()
-        samples: Samples = TrainingImages(opened.cfg, int8 or HALF_IMAGES) if looks else shown if half else []
+        samples: Samples = shown if half else []
+        if looks:
+            samples = OriginalImages(opened.cfg, "train_dataloader", int8 or HALF_IMAGES)
         switch_to_deploy(model)
         how = read_preparation(opened.cfg)
         complete = Complete(model, how).eval()

@@ -1,4 +1,4 @@
-"""Images of a config's training data as they are, to calibrate complete files with: the file prepares them itself."""
+"""Images of a data set as they are, for complete files, which prepare them themselves."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -12,24 +12,25 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 
-class TrainingImages:
-    """Some images of the training data, chosen at random, the same ones in the same order in every loop.
+class OriginalImages:
+    """Some images of a data set, chosen at random, the same ones in the same order in every loop.
 
     Args:
-        cfg: config with ``train_dataloader``.
+        cfg: config.
+        loader: which of its data: ``'train_dataloader'``, for example.
         count: how many; all there are, if there are fewer.
 
     Raises:
         ValueError: if the config names no such data, or they are not where it says.
     """
 
-    def __init__(self, cfg: Config, count: int) -> None:
+    def __init__(self, cfg: Config, loader: str, count: int) -> None:
         try:
-            self._read, total = _open(cfg)
+            self._read, total = _open(cfg, loader)
         except FileNotFoundError as error:
-            raise ValueError(f"calibrating: {error}: give a config with the place of the training data") from error
+            raise ValueError(f"{loader}: {error}: give a config with the place of the images") from error
         if not total:
-            raise ValueError("calibrating: there are no training images where the config says")
+            raise ValueError(f"{loader}: there are no images where the config says")
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
         self._chosen: list[int] = order[:count].tolist()
 
@@ -42,22 +43,22 @@ class TrainingImages:
         return map(self._read, self._chosen)
 
 
-def _open(cfg: Config) -> tuple[Callable[[int], NDArray[np.uint8]], int]:
+def _open(cfg: Config, loader: str) -> tuple[Callable[[int], NDArray[np.uint8]], int]:
     """Build the data set without its pipeline; return what reads image number i, and how many there are."""
-    data: dict[str, Any] = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
+    data: dict[str, Any] = deepcopy((cfg.get(loader) or {}).get("dataset") or {})
     while isinstance(data.get("dataset"), Mapping):  # wrapped, to repeat it for example
         data = data["dataset"]
     steps = next((key for key in ("pipeline", "transforms") if key in data), None)
     if steps is None:
         raise ValueError(
-            "calibrating needs a config whose train_dataloader.dataset has a pipeline: "
-            f"{data.get('type', 'there')} has none"
+            f"images are needed, and the config's {loader} has no dataset with a pipeline or transforms: "
+            "give a config that has"
         )
     dataset: Any = DATASETS.build({**data, steps: []})
     if steps == "transforms":
         return lambda index: np.asarray(dataset.read(index)), len(dataset)
     if not hasattr(dataset, "get_data_info"):
-        raise ValueError(f"calibrating: {type(dataset).__name__} does not say where its images lie")
+        raise ValueError(f"{loader}: {type(dataset).__name__} does not say where its images lie")
     return partial(_read, dataset), len(dataset)
 
 
