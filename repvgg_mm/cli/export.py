@@ -7,7 +7,7 @@ Example:
     python tools/export.py deployed.pth int8.onnx --int8 300                # 8 bits, calibrated with 300 images
     python tools/export.py deployed.pth half.onnx --half                    # float16, but for layers that it can't hold
     python tools/export.py deployed.pth raw.onnx --raw --size 512 1024      # the network alone
-    trtexec --onnx=int8.onnx --stronglyTyped --saveEngine=int8.engine       # TensorRT 10 and 11, with its own tool
+    python tools/export.py deployed.pth deployed.engine --half              # TensorRT, on the GPU that is to run it
 
 A complete file takes an image as it is (uint8, RGB, height x width x 3, any size) and gives scores, a mask, or boxes in
 pixels of that image. With --raw the input is a preprocessed batch, the outputs are those of mode='tensor'.
@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint, trained or converted")
-    parser.add_argument("out", help="file to write: .onnx, or .xml for OpenVINO")
+    parser.add_argument("out", help="file to write: .onnx, .xml for OpenVINO, .engine for TensorRT")
     parser.add_argument("--raw", action="store_true", help="the network alone; needs --size")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, pixels; implies --raw")
     parser.add_argument("--batch", type=int, default=1, help="images at a time, with --raw (default 1)")
@@ -80,16 +80,22 @@ def export_whole(args: argparse.Namespace) -> int:
         print(f"they differ: {args.out} was not written")
         return CHECK_FAILED
     print(f"input image: uint8, height x width x 3, RGB; outputs: {', '.join(export.outputs)}")
-    show_files(export.files, export.precision)
+    show_files(export.files, export.precision, whole=True)
     return DONE
 
 
-def show_files(files: Sequence[Path], precision: Precision) -> None:
-    """Say what was written, and that it has to be tested where no limit says how good it is."""
+def show_files(files: Sequence[Path], precision: Precision, whole: bool) -> None:
+    """Say what was written, that it has to be tested where no limit says how good it is, and what TensorRT can do."""
+    from repvgg_mm.export.tensorrt_engine import trtexec
+
     if precision.numbers != "float32":
         print(f"{precision}; no limit was set to the differences: test the file")
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+        if file.suffix == ".onnx":
+            print(f"for TensorRT: {trtexec(file, whole)}")
+        if file.suffix == ".engine":
+            print("ONNX Runtime was asked in its place: what TensorRT answers was not compared")
 
 
 def export_raw(args: argparse.Namespace) -> int:
@@ -118,5 +124,5 @@ def export_raw(args: argparse.Namespace) -> int:
         return CHECK_FAILED
     for name, shape in export.outputs.items():
         print(f"output {name}: {' x '.join(map(str, shape))}")
-    show_files(export.files, export.precision)
+    show_files(export.files, export.precision, whole=False)
     return DONE

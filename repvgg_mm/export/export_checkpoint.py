@@ -15,14 +15,19 @@ from ..files import move_into_place, workplace
 from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
-from ..runtime.session import SUFFIXES
 from .calibration import HALF_IMAGES, CalibrationImages
 from .exported_file import open_exported
 from .network import Network
 from .precision import Numbers, Precision, numbers_of, write_as
+from .tensorrt_engine import check_tensorrt
 from .writers import write_onnx
 
-_NEEDED = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("onnx", "onnxscript", "openvino")}
+ENGINE = ".engine"
+_NEEDED = {
+    ".onnx": ("onnx", "onnxscript", "onnxruntime"),
+    ".xml": ("onnx", "onnxscript", "openvino"),
+    ENGINE: ("onnx", "onnxscript", "onnxruntime"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ def export_checkpoint(
         FileExistsError: if ``out`` exists and may not be overwritten.
     """
     numbers = numbers_of(int8, half)
+    if Path(out).suffix == ENGINE:
+        raise ValueError(f"{out}: an engine is built of a complete file: leave the network alone out, or write .onnx")
     target = check_target(out, numbers, force)
     opened = open_model(checkpoint, config, [] if numbers == "float32" else ["calibration"], trust)
     about = describe(opened, config or checkpoint)
@@ -130,8 +137,8 @@ def move(made: Path, target: Path) -> list[Path]:
 def check_target(out: str, numbers: Numbers, force: bool) -> Path:
     """Refuse before long work what can't be written."""
     target = Path(out)
-    if target.suffix not in SUFFIXES:
-        raise ValueError(f"{out}: end it in .onnx (ONNX Runtime, TensorRT) or .xml (OpenVINO)")
+    if target.suffix not in _NEEDED:
+        raise ValueError(f"{out}: end it in .onnx (ONNX Runtime, TensorRT), .xml (OpenVINO) or .engine (TensorRT)")
     needed: tuple[str, ...] = _NEEDED[target.suffix]
     if target.suffix == ".xml":
         needed += {"float32": (), "float16": ("onnxruntime",), "int8": ("onnxruntime", "nncf")}[numbers]
@@ -139,6 +146,8 @@ def check_target(out: str, numbers: Numbers, force: bool) -> Path:
     if missing:
         raise ImportError(f"exporting to {target.suffix} needs {', '.join(missing)}: pip install 'repvgg_mm[deploy]'")
     check_writable(target, force)
+    if target.suffix == ENGINE:
+        check_tensorrt(out)
     if target.suffix == ".xml":
         check_writable(target.with_suffix(".bin"), force)
     return target

@@ -21,10 +21,11 @@ from ..runtime import Model
 from .agreement import Agreement, compare_answers
 from .calibration import HALF_IMAGES
 from .complete import Complete, join, write_parts
-from .export_checkpoint import check_target, describe, move
+from .export_checkpoint import ENGINE, check_target, describe, move
 from .original_images import OriginalImages
 from .precision import Precision, numbers_of, write_as
 from .preparation import read_preparation
+from .tensorrt_engine import build_engine
 
 _PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
 
@@ -62,7 +63,7 @@ def export_complete(
 
     Args:
         checkpoint: trained or converted checkpoint.
-        out: file to write, ending in .onnx or .xml.
+        out: file to write, ending in .onnx, .xml or .engine.
         config: config file; None takes the config inside the checkpoint, as data: nothing in it is run.
         images: files to prove it on, beside those that are made here.
         force: overwrite ``out``.
@@ -97,6 +98,8 @@ def export_complete(
         how = read_preparation(opened.cfg)
         complete = Complete(model, how).eval()
         whole, made = folder / "whole.onnx", folder / target.name
+        if target.suffix == ENGINE:  # made of the .onnx file, once that is proven
+            made = folder / "proven.onnx"
         join(write_parts(complete, folder), complete.names, whole)
         about["preparation"] = how.describe()
         precision = write_as(whole, numbers, samples, len(samples), about, made)
@@ -104,7 +107,11 @@ def export_complete(
         agreement = Agreement()
         for one, other in zip(wanted, answers, strict=True):
             agreement |= compare_answers(one, other)
-        files = move(made, target) if agreement.holds or numbers != "float32" else []
+        good = agreement.holds or numbers != "float32"
+        if good and target.suffix == ENGINE:
+            proven, made = made, folder / target.name
+            build_engine(proven, made)
+        files = move(made, target) if good else []
     return CompleteExport(files, complete.names, agreement, len(shown), precision)
 
 
