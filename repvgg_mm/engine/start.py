@@ -51,7 +51,7 @@ def refuse(problems: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(problems))
     if found:
-        more = f" (and {len(found) - 1} more: --check lists them)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ValueError(found[0] + more)
 
 

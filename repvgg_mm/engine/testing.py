@@ -110,7 +110,7 @@ def switch_blocks(model: nn.Module) -> None:
     """
     blocks = switch_to_deploy(model)
     if not blocks:
-        raise ValueError(f"--deploy: {type(model).__name__} has no RepVGG block to convert")
+        raise ValueError(f"{type(model).__name__} has no RepVGG block to convert: leave deploy out")
     print_log(f"converted {blocks} RepVGG blocks in memory", logger="current")
 
 

@@ -119,7 +119,7 @@ class TestTrainingState:
         if place != "param_schedulers":
             state[place]["x"] = [Gadget(tmp_path / "RAN")]
         torch.save(state, tmp_path / "a.pth")
-        with pytest.raises(CheckpointError, match=rf"{place}.* holds '\w+\.system'.*--trust-checkpoint"):
+        with pytest.raises(CheckpointError, match=rf"{place}.* holds '\w+\.system'.*trust=True"):
             Loader(trust=False, resume=True).load(str(tmp_path / "a.pth"))
         assert Loader(trust=False, resume=False).load(str(tmp_path / "a.pth"))[place]  # for its weights, it serves
         assert not (tmp_path / "RAN").exists()
@@ -140,6 +140,11 @@ class TestTrainingState:
 
 
 # ---- as a command
+
+
+class Named(OrderedDict[str, torch.Tensor]):
+    """A state dict of a class of one's own."""
+
 
 SHORT = ["train_cfg.max_epochs=1", "default_hooks.logger.interval=1", "train_dataloader.batch_size=10"]
 
@@ -185,12 +190,26 @@ def test_pretrained_weights_of_any_part_run_nothing(check: bool, config: str, di
     assert not (tmp_path / "RAN").exists()
 
 
+def test_trust_reaches_the_weights_of_the_backbone(config: str, digits: Path, tmp_path: Path) -> None:
+    """The file needs unpickling: the first run names the flag, the second has it."""
+    path = tmp_path / "a.pth"
+    write(path, plain_config(digits))
+    saved = torch.load(path, weights_only=False)
+    saved["state_dict"] = Named(saved["state_dict"])
+    torch.save(saved, path)
+    options = ["model.backbone.init_cfg.type=Pretrained", f"model.backbone.init_cfg.checkpoint={path}"]
+    arguments = [config, "--work-dir", str(tmp_path / "work")]
+    with pytest.raises(CheckpointError, match="trust=True"):
+        train(*arguments, "--cfg-options", *SHORT, *options)
+    assert train(*arguments, "--trust-checkpoint", "--cfg-options", *SHORT, *options) == 0
+
+
 def test_resuming_from_the_work_dir_is_as_safe(config: str, digits: Path, tmp_path: Path) -> None:
     marker, work = tmp_path / "RAN", tmp_path / "work"
     work.mkdir()
     path = write(work / "epoch_1.pth", plain_config(digits), meta={"x": Gadget(marker)})
     (work / "last_checkpoint").write_text(path)
-    with pytest.raises((CheckpointError, InputError), match="--trust-checkpoint"):
+    with pytest.raises((CheckpointError, InputError), match="trust=True"):
         train(config, "--work-dir", str(work), "--resume", "--cfg-options", *SHORT)
     assert not marker.exists()
 
