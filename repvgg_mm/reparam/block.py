@@ -25,9 +25,9 @@ from .branches import (
     why_not_fusible,
 )
 from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
+from .form_matching import match_form
 from .fuse import BNParams, custom_l2, fuse_branches
 from .kernel_cache import CachedKernel
-from .loading import match_form
 from .recompute import statistics_untouched
 from .se import SEBlock
 
