@@ -53,6 +53,17 @@ class RepVGGBlock(nn.Module):
 
     Raises:
         ValueError: if channels don't divide by groups, ``se`` is unknown or the norm layer is of another kind.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm import RepVGGBlock
+        >>> block, x = RepVGGBlock(8, 8).eval(), torch.rand(2, 8, 5, 7)
+        >>> before = block(x)
+        >>> block.switch_to_deploy()
+        >>> [name for name, _ in block.named_parameters()]
+        ['rbr_reparam.weight', 'rbr_reparam.bias']
+        >>> torch.allclose(block(x), before, atol=1e-6)
+        True
     """
 
     rbr_dense: ConvBN
