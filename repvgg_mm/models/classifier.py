@@ -38,7 +38,7 @@ class ImageClassifier(BaseModel):
         >>> from repvgg_mm import ImageClassifier
         >>> model = ImageClassifier(dict(type="RepVGG", arch="A0"), num_classes=10)
         >>> list(model(torch.rand(2, 3, 64, 96), torch.tensor([3, 5]), mode="loss"))
-        ['loss_ce', 'acc']
+        ['loss_ce', 'accuracy']
     """
 
     def __init__(
