@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint.errors import CheckpointError
+from ..data.guard import guard
 
 HALF_IMAGES = 32
 """How many images are looked at before a network computes in float16: its ranges need not be known as well."""
@@ -37,6 +38,7 @@ class CalibrationImages:
             self._loader = Runner.build_dataloader(_one_by_one(cfg), seed=0)
         except FileNotFoundError as error:
             raise ValueError(f"calibrating: {error}: give a config with the place of the training data") from error
+        guard(self._loader.dataset)
         self._batches = min(count, len(self._loader.dataset)) // shape[0]
         if not self._batches:
             raise ValueError(f"calibrating with {count} images: fewer than the batch of {shape[0]}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from numpy.typing import NDArray
+
+from ..data.guard import guard
 
 
 class OriginalImages:
@@ -54,16 +55,12 @@ def _open(cfg: Config, loader: str) -> tuple[Callable[[int], NDArray[np.uint8]],
             f"images are needed, and the config's {loader} has no dataset with a pipeline or transforms: "
             "give a config that has"
         )
-    dataset: Any = DATASETS.build({**data, steps: []})
+    loading = [{"type": "LoadImageFromFile"}] if steps == "pipeline" else []
+    dataset: Any = DATASETS.build({**data, steps: loading})
+    guard(dataset)
     if steps == "transforms":
         return lambda index: np.asarray(dataset.read(index)), len(dataset)
-    if not hasattr(dataset, "get_data_info"):
-        raise ValueError(f"{loader}: {type(dataset).__name__} does not say where its images lie")
-    return partial(_read, dataset), len(dataset)
-
-
-def _read(dataset: Any, index: int) -> NDArray[np.uint8]:
-    return read_image(dataset.get_data_info(index)["img_path"])
+    return lambda index: np.ascontiguousarray(dataset[index]["img"][:, :, ::-1]), len(dataset)
 
 
 def read_image(path: str) -> NDArray[np.uint8]:
