@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from numpy.typing import NDArray
 
 from ..engine.gate import open_model
@@ -91,28 +94,38 @@ def export_complete(
     about = describe(opened, config or checkpoint) | _about(predictor, checkpoint)
     with opened.limits(), workplace(target) as folder:
         model = opened.build().eval()
-        samples: Samples = shown if half else []
-        if looks:
-            samples = OriginalImages(opened.cfg, "train_dataloader", int8 or HALF_IMAGES)
+        samples: Samples = _training_images(opened.cfg, int8) if looks else shown if half else []
         switch_to_deploy(model)
         how = read_preparation(opened.cfg)
         complete = Complete(model, how).eval()
-        whole, made = folder / "whole.onnx", folder / target.name
-        if target.suffix == ENGINE:  # made of the .onnx file, once that is proven
-            made = folder / "proven.onnx"
+        whole = folder / "whole.onnx"
         join(write_parts(complete, folder), complete.names, whole)
         about["preparation"] = how.describe()
+        made = folder / ("proven.onnx" if target.suffix == ENGINE else target.name)
         precision = write_as(whole, numbers, samples, len(samples), about, made)
-        answers = map(Model(str(made)), shown)
-        agreement = Agreement()
-        for one, other in zip(wanted, answers, strict=True):
-            agreement |= compare_answers(one, other)
+        agreement = reduce(or_, map(compare_answers, wanted, map(Model(str(made)), shown)))
         good = agreement.holds or numbers != "float32"
-        if good and target.suffix == ENGINE:
-            proven, made = made, folder / target.name
-            build_engine(proven, made)
-        files = move(made, target) if good else []
+        files = _put(made, target) if good else []
     return CompleteExport(files, complete.names, agreement, len(shown), precision)
+
+
+def _put(made: Path, target: Path) -> list[Path]:
+    """Put what was proven into its place, or the engine that is built of it."""
+    if target.suffix != ENGINE:
+        return move(made, target)
+    engine = made.with_name(target.name)
+    build_engine(made, engine)
+    return move(engine, target)
+
+
+def _training_images(cfg: Config, int8: int) -> OriginalImages:
+    """Take images to calibrate 8 bits with, or to check the range of float16 on."""
+    try:
+        return OriginalImages(cfg, "train_dataloader", int8 or HALF_IMAGES)
+    except ValueError as error:
+        if int8:
+            raise
+        raise ValueError(f"{error}; or name images to check float16 on") from error
 
 
 def _about(predictor: Predictor, checkpoint: str) -> dict[str, Any]:
