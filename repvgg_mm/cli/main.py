@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
     "infer": "run a checkpoint or an exported file on images",
+    "serve": "serve an exported file over HTTP, with a page to try it",
     "benchmark": "measure speed and memory",
     "demo": "run the whole mission on handwritten digits",
     "make-digits": "make the demo's data set",

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..runtime import FileError, Model, Result
 from .drawing import spread_colours
-from .prediction import Predictor
+from .prediction import Predictor, count_classes
 
 
 class ExportedPredictor(Predictor):
@@ -34,12 +34,6 @@ class ExportedPredictor(Predictor):
             FileError: if the answer has more classes than the file names.
         """
         result = self.model(image)
-        indices = result.mask if result.labels is None else result.labels
-        if indices is not None:
-            count = int(indices.max(initial=0)) + 1
-        else:
-            assert result.scores is not None
-            count = len(result.scores)
-        if count > len(self.classes):
+        if (count := count_classes(result)) > len(self.classes):
             raise FileError(f"{self.model.path} gives {count} classes and names {len(self.classes)}: export it again")
         return result

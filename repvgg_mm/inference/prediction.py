@@ -53,7 +53,9 @@ class Predictor(ABC):
             UnreadableImage: if it can't be read.
         """
         image = read_image(path)
-        return self.show(image, self.answer(image))
+        result = self.answer(image)
+        found, summary = self.describe(result)
+        return Prediction(self.draw(image, result), found, summary, result.mask)
 
     @abstractmethod
     def answer(self, image: NDArray[np.uint8]) -> Result:
@@ -66,38 +68,51 @@ class Predictor(ABC):
             Scores, mask or boxes in the coordinates of the image.
         """
 
-    def show(self, image: NDArray[np.uint8], result: Result) -> Prediction:
-        """Turn an answer into a picture and plain data.
+    def describe(self, result: Result) -> tuple[dict[str, Any], str]:
+        """Turn an answer into plain data.
+
+        Args:
+            result: the answer.
+
+        Returns:
+            The data, ready for JSON, and the same in a few words.
+        """
+        if result.mask is not None:
+            return self._describe_mask(result.mask)
+        return self._describe_scores(result) if result.boxes is None else self._describe_objects(result)
+
+    def draw(self, image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:
+        """Draw an answer on its image.
 
         Args:
             image: what was asked about.
             result: the answer.
 
         Returns:
-            Both, and a summary.
+            RGB, shape (H, W, 3): the best class written on it, the classes' colours over it, or boxes and masks.
         """
         if result.mask is not None:
-            return self._show_mask(image, result.mask)
-        return self._show_scores(image, result) if result.boxes is None else self._show_objects(image, result)
+            return draw_mask(image, result.mask, self.palette)
+        if result.boxes is not None:
+            return draw_objects(image, result, self.classes, self.palette)
+        return draw_title(image, self.describe(result)[1])
 
-    def _show_scores(self, image: NDArray[np.uint8], result: Result) -> Prediction:
-        """Report the best classes and write the best one on the picture."""
+    def _describe_scores(self, result: Result) -> tuple[dict[str, Any], str]:
+        """Report the best classes."""
         assert result.scores is not None
         best = np.argsort(-result.scores, kind="stable")[:TOP].tolist()
         found = [{"label": self.classes[i], "class_id": i, "score": float(result.scores[i])} for i in best]
-        summary = f"{found[0]['label']} {found[0]['score']:.1%}"
-        return Prediction(draw_title(image, summary), {"classes": found}, summary)
+        return {"classes": found}, f"{found[0]['label']} {found[0]['score']:.1%}"
 
-    def _show_mask(self, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Prediction:
-        """Report each class's share of the pixels and lay the classes' colours over the picture."""
+    def _describe_mask(self, mask: NDArray[np.uint8]) -> tuple[dict[str, Any], str]:
+        """Report each class's share of the pixels."""
         counts = np.bincount(mask.ravel(), minlength=len(self.classes))
         shares = {name: float(counts[index] / mask.size) for index, name in enumerate(self.classes) if counts[index]}
         largest = sorted(shares, key=lambda name: -shares[name])[:TOP]
-        summary = ", ".join(f"{name} {shares[name]:.1%}" for name in largest)
-        return Prediction(draw_mask(image, mask, self.palette), {"shares": shares}, summary, mask)
+        return {"shares": shares}, ", ".join(f"{name} {shares[name]:.1%}" for name in largest)
 
-    def _show_objects(self, image: NDArray[np.uint8], result: Result) -> Prediction:
-        """Report every object, best first, and draw those that are likely."""
+    def _describe_objects(self, result: Result) -> tuple[dict[str, Any], str]:
+        """Report every object, best first; the summary counts those that are likely."""
         objects: list[dict[str, Any]] = [
             {"label": self.classes[label], "class_id": label, "score": score, "bbox": box.tolist()}
             for box, score, label in result.objects()
@@ -108,8 +123,23 @@ class Predictor(ABC):
         drawn = [f"{one['label']} {one['score']:.2f}" for one in objects if one["score"] >= LEAST_SCORE]
         more = f" and {len(drawn) - TOP} more" if len(drawn) > TOP else ""
         summary = f"{len(drawn)} objects: {', '.join(drawn[:TOP])}{more}" if drawn else "no object"
-        picture = draw_objects(image, result, self.classes, self.palette)
-        return Prediction(picture, {"objects": objects}, summary)
+        return {"objects": objects}, summary
+
+
+def count_classes(result: Result) -> int:
+    """Tell how many classes an answer speaks of, at least.
+
+    Args:
+        result: the answer.
+
+    Returns:
+        Number of scores, or the largest class index and one.
+    """
+    indices = result.mask if result.labels is None else result.labels
+    if indices is not None:
+        return int(indices.max(initial=0)) + 1
+    assert result.scores is not None
+    return len(result.scores)
 
 
 def _run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:

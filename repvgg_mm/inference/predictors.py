@@ -23,7 +23,7 @@ from ..engine.gate import open_model
 from ..engine.testing import switch_blocks
 from ..runtime import Result
 from .drawing import spread_colours
-from .prediction import Predictor
+from .prediction import Predictor, count_classes
 
 
 class CheckpointPredictor(Predictor):
@@ -47,9 +47,16 @@ class CheckpointPredictor(Predictor):
         """Build the model, without weights, and what goes before and after it."""
 
     def answer(self, image: NDArray[np.uint8]) -> Result:
-        """Answer for one image; see the base class."""
+        """Answer for one image; see the base class.
+
+        Raises:
+            CheckpointError: if the answer has more classes than are named.
+        """
         with self.limits():
-            return self._answer(image)
+            result = self._answer(image)
+        if (count := count_classes(result)) > len(self.classes):
+            raise CheckpointError(f"the model gives {count} classes, but only {len(self.classes)} are named")
+        return result
 
     @abstractmethod
     def _answer(self, image: NDArray[np.uint8]) -> Result:

@@ -54,7 +54,7 @@ def test_of_16_bits_the_upper_ones_count(tmp_path: Path) -> None:
         (b"no image", "no image of a known kind"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known kind"),
         (encoded()[:200], "truncated"),
-        (encoded("JPEG")[:300], "truncated"),
+        (encoded("JPEG")[:300], "Truncated"),
         (encoded("TIFF")[:300], "."),
     ],
     ids=["empty", "text", "eps", "cut png", "cut jpeg", "cut tiff"],
