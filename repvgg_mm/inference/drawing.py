@@ -13,7 +13,6 @@ Picture = NDArray[np.uint8]
 Palette = Sequence[Sequence[int]]
 
 LEAST_SCORE = 0.3  # of an object that is drawn; mmdet's choice, too
-_TINT = 0.5  # share of the class colour
 _LEAST_SIDE = 256  # pixels; a smaller picture has no room for the label of its class
 _SPACE = 3  # pixels around a text
 
@@ -28,9 +27,7 @@ def spread_colours(count: int) -> list[tuple[int, int, int]]:
         One RGB colour a class.
     """
     hues = (index / count for index in range(count))
-    red, green, blue = 0, 1, 2
-    rgb = (colorsys.hsv_to_rgb(hue, 0.8, 0.9) for hue in hues)
-    return [(int(255 * one[red]), int(255 * one[green]), int(255 * one[blue])) for one in rgb]
+    return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in (colorsys.hsv_to_rgb(h, 0.8, 0.9) for h in hues)]
 
 
 def draw_title(image: Picture, text: str) -> Picture:
@@ -62,9 +59,9 @@ def draw_mask(image: Picture, mask: NDArray[np.uint8], palette: Palette) -> Pict
     Returns:
         The picture, of the image's size.
     """
-    colours = np.zeros((256, 3), dtype=np.float32)
-    colours[: len(palette)] = np.array(palette, dtype=np.float32)[:256]
-    return ((1 - _TINT) * image + _TINT * colours[mask]).round().astype(np.uint8)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(palette)] = np.array(palette, dtype=np.uint8)[:256]
+    return _mix(image, colours[mask])
 
 
 def draw_objects(image: Picture, result: Result, classes: Sequence[str], palette: Palette) -> Picture:
@@ -80,12 +77,12 @@ def draw_objects(image: Picture, result: Result, classes: Sequence[str], palette
         The picture, of the image's size.
     """
     drawn = [(index, *one) for index, one in enumerate(result.objects()) if one[1] >= LEAST_SCORE]
-    tinted = image.astype(np.float32)
-    for index, _, _, label in drawn if result.masks is not None else ():
-        assert result.masks is not None
-        mask = result.masks[index]
-        tinted[mask] = (1 - _TINT) * tinted[mask] + _TINT * np.array(palette[label], dtype=np.float32)
-    picture = Image.fromarray(tinted.round().astype(np.uint8))
+    tinted = image.copy()
+    if result.masks is not None:
+        for index, _, _, label in drawn:
+            mask = result.masks[index]
+            tinted[mask] = _mix(tinted[mask], np.array(palette[label], dtype=np.uint8))
+    picture = Image.fromarray(tinted)
     canvas, font = ImageDraw.Draw(picture), _font(picture.size)
     width = max(1, round(max(picture.size) / 400))
     for _, box, _, label in reversed(drawn):  # the best on top
@@ -96,6 +93,11 @@ def draw_objects(image: Picture, result: Result, classes: Sequence[str], palette
         place = (left, top - height if top >= height else top)
         _write(canvas, place, f"{classes[label]} {score:.2f}", font, tuple(palette[label]))
     return np.asarray(picture)
+
+
+def _mix(pixels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take the mean of both."""
+    return ((pixels.astype(np.uint16) + colours) // 2).astype(np.uint8)
 
 
 def _corners(box: NDArray[np.float32]) -> tuple[float, float, float, float]:

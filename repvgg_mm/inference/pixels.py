@@ -3,6 +3,7 @@
 import os
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = 
         RGB, shape (H, W, 3).
 
     Raises:
-        TooManyPixels: if it is larger than ``max_pixels``.
+        TooManyPixels: if it is larger than ``max_pixels``, or than Pillow decodes.
         UnreadableImage: if it is missing, no regular file, no image or damaged.
     """
     if isinstance(source, bytes):
@@ -46,15 +47,17 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = 
         raise UnreadableImage(error.strerror or str(error)) from error
 
 
-def _decode(file: "BytesIO | object", max_pixels: int | None) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, max_pixels: int | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(file, formats=_FORMATS) as image:  # type: ignore[arg-type]
+        with Image.open(file, formats=_FORMATS) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
-                raise TooManyPixels(f"{image.width} x {image.height} pixels: at most {max_pixels} are allowed")
+                raise TooManyPixels(f"it has {image.width} x {image.height} pixels, more than {max_pixels}")
             image.load()  # refuses a file that is cut short
             return _rgb(ImageOps.exif_transpose(image))
     except UnreadableImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(str(error)) from error
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(f"no image of a known kind ({', '.join(_FORMATS)})") from error
     except Exception as error:  # whatever a decoder makes of a damaged file

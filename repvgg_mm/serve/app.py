@@ -30,7 +30,9 @@ from .card import card_rows, describe_model
 from .metrics import CountAnswers, Metrics
 
 _HERE = Path(__file__).parent
-_TEMPLATES = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
 _PATHS = frozenset(["/", "/predict", "/model", "/health", "/metrics"])
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'"
 _PNG = "image/png"
@@ -100,7 +102,7 @@ class Service:
         try:
             return read_image(content, self.limits.max_pixels)
         except TooManyPixels as error:
-            raise HTTPException(413, f"the image has {error}") from error
+            raise HTTPException(413, f"the image is too large: {error}") from error
         except UnreadableImage as error:
             raise HTTPException(422, f"the image can't be read: {error}") from error
 

@@ -9,7 +9,8 @@ from .. import __version__
 from ..inference.exported import ExportedPredictor
 from .body import Limits
 
-_LEFT_OUT = ("config", "dataset_meta", "classes", "palette", "task")  # the first two name folders of other machines
+_SAID = ("classes", "palette", "task", "preprocess", "sealed")  # elsewhere on the card, or of no use to a reader
+_LEFT_OUT = ("config", "dataset_meta", *_SAID)  # the first two name folders of another machine
 
 
 def describe_model(predictor: ExportedPredictor, limits: Limits) -> dict[str, Any]:
@@ -42,11 +43,13 @@ def card_rows(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
         card: from `describe_model`.
     """
     for key, value in card.items():
-        if key in ("classes", "palette"):
+        if key in ("classes", "palette") or value is None:
             continue
         name = key.replace("_", " ").replace("sha256", "SHA-256")
         if isinstance(value, dict):
-            yield from ((f"{name}: {inner}".replace("_", " "), _text(one)) for inner, one in value.items())
+            yield from (
+                (f"{name}: {inner}".replace("_", " "), _text(one)) for inner, one in value.items() if one is not None
+            )
         else:
             yield name, _text(value)
 

@@ -1,5 +1,6 @@
 """Running the application on a socket."""
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        named = isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror)
+        reason = os.strerror(error.errno) if named else error
         raise OSError(f"can't listen on {host}, port {port}: {reason}; choose another address") from error
 
 

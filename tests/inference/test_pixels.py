@@ -76,7 +76,7 @@ def test_a_float_image_is_refused(tmp_path: Path) -> None:
 def test_pixels_are_counted_before_they_are_decoded() -> None:
     assert read_image(encoded(), max_pixels=24 * 40).shape == (24, 40, 3)
     header = encoded()[:60]  # its pixels are missing, so decoding would say something else
-    with pytest.raises(TooManyPixels, match="40 x 24 pixels: at most 959 are allowed"):
+    with pytest.raises(TooManyPixels, match="it has 40 x 24 pixels, more than 959"):
         read_image(header, max_pixels=24 * 40 - 1)
 
 

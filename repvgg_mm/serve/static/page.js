@@ -10,7 +10,7 @@ function say(text, isError = false) {
 
 function show(answer, milliseconds) {
   const { picture, ...plain } = answer;
-  const steps = Object.entries(plain.milliseconds).map(([name, time]) => `${name} ${time.toFixed(1)}`);
+  const steps = Object.entries(plain.milliseconds).map(([name, time]) => `${name} ${time.toFixed(1)} ms`);
   part("picture").src = picture;
   part("summary").textContent = plain.summary;
   part("time").textContent = `${plain.width} × ${plain.height}; ${steps.join(", ")}; there and back ${milliseconds.toFixed(0)} ms`;
