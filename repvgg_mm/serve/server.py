@@ -27,9 +27,11 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        named = isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror)
-        reason = os.strerror(error.errno) if named else error
+    except OverflowError as error:
+        raise OSError(f"can't listen on port {port}: give 0 to 65535") from error
+    except OSError as error:
+        named = error.errno and not isinstance(error, socket.gaierror)
+        reason = os.strerror(error.errno or 0) if named else error.strerror  # without what socket adds
         raise OSError(f"can't listen on {host}, port {port}: {reason}; choose another address") from error
 
 

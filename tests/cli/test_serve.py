@@ -24,7 +24,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("missing.onnx", [], "missing.onnx does not exist"),
         ("a.pth", [], "is no exported file"),
         ("foreign.onnx", [], "can't be read"),
-        ("a.onnx", ["--port", "70000"], "can't listen on 127.0.0.1, port 70000"),
+        ("a.onnx", ["--port", "70000"], "can't listen on port 70000: give 0 to 65535"),
         ("a.onnx", ["--host", "192.0.2.1"], "can't listen on 192.0.2.1, port 8000"),
         ("a.onnx", ["--max-pixels", "0"], "--max-pixels 0: must be at least 1"),
         ("a.onnx", ["--max-in-flight", "-1"], "--max-in-flight -1: must be at least 1"),
