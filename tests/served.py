@@ -86,12 +86,13 @@ def in_a_thread(file: Path, limits: Limits | None = None) -> Iterator[Served]:
 @contextmanager
 def in_a_process(file: Path, *options: object, first_on_path: str = "") -> Iterator[tuple[Served, subprocess.Popen]]:
     """Start ``tools/serve.py`` on a free port, unable to write a byte to any file; end it with SIGTERM."""
+    path = os.pathsep.join([first_on_path, str(ROOT), os.environ.get("PYTHONPATH", "")])
     limit = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (0, 0)); os.execv(sys.argv[1], sys.argv[1:])"
     serve = [sys.executable, "-B", "tools/serve.py", str(file), "--port", "0", *map(str, options)]
     process = subprocess.Popen(
         [sys.executable, "-c", limit, *serve],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{first_on_path}:{ROOT}"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

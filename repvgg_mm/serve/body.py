@@ -94,10 +94,10 @@ def find_image(body: bytes, content_type: str) -> bytes:
 def _first_file(body: bytes, content_type: str) -> bytes:
     """Parse a form in memory: files that Starlette's own parser takes may touch the disk."""
     files: list[File] = []
-    config = {"MAX_MEMORY_FILE_SIZE": math.inf}
     try:
         headers = {"Content-Type": content_type.encode("latin-1")}
-        parser = create_form_parser(headers, lambda field: None, files.append, config)
+        in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
+        parser = create_form_parser(headers, lambda field: None, files.append, config=in_memory)
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
