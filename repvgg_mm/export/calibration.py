@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint.errors import CheckpointError
+from ..data.guard import guard
 
 
 class CalibrationImages:
@@ -34,6 +35,7 @@ class CalibrationImages:
             self._loader = Runner.build_dataloader(_one_by_one(cfg), seed=0)
         except FileNotFoundError as error:
             raise ValueError(f"--int8: {error}: give --config with the place of the training data") from error
+        guard(self._loader.dataset)
         self._batches = min(count, len(self._loader.dataset)) // shape[0]
         if not self._batches:
             raise ValueError(f"--int8 {count}: fewer than --batch {shape[0]} training images")

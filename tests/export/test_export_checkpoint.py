@@ -153,7 +153,7 @@ class TestBadInput:
 
     def test_no_config(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
         torch.save(torch.load(checkpoints[CLS])["state_dict"], tmp_path / "bare.pth")
-        assert "holds no config: give one (--config" in self.refused(tmp_path, str(tmp_path / "bare.pth"))
+        assert "holds no config: give a config" in self.refused(tmp_path, str(tmp_path / "bare.pth"))
 
     def test_a_size_that_the_network_cannot_take(self, tmp_path: Path) -> None:
         config = ROOT / "configs/rtmdet_repvgg_a0_coco.py"
