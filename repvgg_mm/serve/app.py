@@ -27,7 +27,7 @@ from ..inference.pixels import TooManyPixels, UnreadableImage, read_image
 from ..runtime import FileError, Result
 from .body import Limits, discard, find_image, read_body
 from .card import card_rows, describe_model
-from .metrics import CountAnswers, Metrics
+from .prometheus import CountAnswers, Metrics
 
 _HERE = Path(__file__).parent
 _TEMPLATES = Environment(
