@@ -84,7 +84,7 @@ def draw_objects(image: Picture, result: Result, classes: Sequence[str], palette
             tinted[mask] = _mix(tinted[mask], np.array(palette[label], dtype=np.uint8))
     picture = Image.fromarray(tinted)
     canvas, font = ImageDraw.Draw(picture), _font(picture.size)
-    width = max(1, round(max(picture.size) / 400))
+    width = max(1, round(max(picture.size) / 300))
     for _, box, _, label in reversed(drawn):  # the best on top
         canvas.rectangle(_corners(box), outline=tuple(palette[label]), width=width)
     for _, box, score, label in reversed(drawn):
@@ -118,8 +118,9 @@ def _write(
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     colour: tuple[int, ...],
 ) -> None:
-    """Write on a patch of colour, black or white, whichever is seen."""
-    x, y = place[0] + _SPACE, place[1] + _SPACE
+    """Write on a patch of colour, black or white, whichever is seen; what would stick out at the right moves left."""
+    room = canvas.im.size[0] - canvas.textlength(text, font=font) - 2 * _SPACE
+    x, y = max(0, min(place[0], room)) + _SPACE, place[1] + _SPACE
     left, top, right, bottom = canvas.textbbox((x, y), text, font=font)
     canvas.rectangle((left - _SPACE, y - _SPACE, right + _SPACE, max(bottom, top) + _SPACE), fill=colour)
     red, green, blue = colour

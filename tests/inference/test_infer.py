@@ -1,5 +1,6 @@
 """tools/infer.py for all three tasks, on good and on broken images."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,17 @@ def test_unreadable_files_are_named_and_skipped(
     (images / "cut.png").write_bytes(whole[: len(whole) // 2])
     (images / "empty.jpg").touch()
     (images / "text.png").write_text("no image", encoding="utf-8")
-    arguments = (images, tmp_path / "missing.png", "--checkpoint", checkpoints["classification"])
+    os.mkfifo(tmp_path / "pipe.png")
+    arguments = (images, tmp_path / "missing.png", tmp_path / "pipe.png", "--checkpoint", checkpoints["classification"])
     assert infer(monkeypatch, *arguments, "--out-dir", tmp_path / "out") == 1
     errors = capsys.readouterr().err.splitlines()
-    bad = [images / "cut.png", images / "empty.jpg", images / "text.png", tmp_path / "missing.png"]
+    bad = [
+        images / "cut.png",
+        images / "empty.jpg",
+        images / "text.png",
+        tmp_path / "missing.png",
+        tmp_path / "pipe.png",
+    ]
     assert [line.split(" is skipped: ")[0] for line in errors if "is skipped" in line] == [f"error: {x}" for x in bad]
     found = results(tmp_path / "out")
     assert [entry["file"] for entry in found["skipped"]] == list(map(str, bad))
