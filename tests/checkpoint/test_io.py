@@ -179,7 +179,7 @@ def test_weights_that_need_code_are_refused_by_name(tmp_path: Path, legacy: bool
     path = save({"state_dict": {"a": torch.ones(1), "head.weight": Touch(tmp_path / "x")}}, tmp_path / "a.pth", legacy)
     with pytest.raises(CheckpointError) as error:
         find_state_dict(load_checkpoint(path))
-    one_line(error, "head.weight", "io.open", "--trust-checkpoint")
+    one_line(error, "head.weight", "io.open", "trust=True")
     assert not (tmp_path / "x").exists()
 
 
@@ -465,7 +465,7 @@ def test_quantized_weights_need_trust(tmp_path: Path) -> None:
     path = save({"w": quantized}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError) as error:
         find_state_dict(load_checkpoint(path))
-    one_line(error, "_rebuild_qtensor", "--trust-checkpoint")
+    one_line(error, "_rebuild_qtensor", "trust=True")
 
 
 def test_averaged_weights_of_the_authors() -> None:
