@@ -60,6 +60,13 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is no file, empty, no checkpoint, damaged, or a TorchScript archive.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm.checkpoint import find_state_dict, load_checkpoint
+        >>> torch.save({"state_dict": {"module.weight": torch.ones(2)}}, "epoch_1.pth")
+        >>> find_state_dict(load_checkpoint("epoch_1.pth")).state_dict["weight"]
+        tensor([1., 1.])
     """
     path = Path(path)
     if path.is_dir():

@@ -8,7 +8,7 @@ from torch import Size, Tensor, nn
 
 from ..reparam import RepVGGBlock
 from ..reparam.convert import block_prefixes
-from ..reparam.loading import match_form
+from ..reparam.form_matching import match_form
 from .architecture import backbone_prefix, guess_arch
 from .errors import CheckpointError
 from .io import find_state_dict, load_checkpoint

@@ -22,7 +22,7 @@ from mmengine.registry import Registry, registry
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..checkpoint import CheckpointError, trusting
-from .loading import Loader
+from .safe_loader import Loader
 
 _PACKAGES = ("repvgg_mm.", "mmengine.", "mmcv.", "mmseg.", "mmdet.", "mmpretrain.", "torch.nn.", "torch.utils.data.")
 _FETCHING = ("mmdet.models.language_models.", "mmseg.models.text_encoder.")  # weights by name while they are built

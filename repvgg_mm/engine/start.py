@@ -13,13 +13,13 @@ from mmengine.runner import Runner
 
 from ..checkpoint import CheckpointError, find_state_dict, recognise
 from ..data.coco_file import checked_json
-from .agreement import bare_model
+from .across_processes import bare_model
 from .checks import data, fit
 from .checks.keys import check_keys
 from .checks.kinds import check_kinds
 from .checks.values import check_values
 from .launch import build_runner
-from .loading import Loader, check_state
+from .safe_loader import Loader, check_state
 
 
 def prepare_training(cfg: Config) -> Runner:

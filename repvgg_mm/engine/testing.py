@@ -12,7 +12,7 @@ from torch import nn
 from ..data.coco_file import checked_json
 from ..data.images import ImageFolder
 from ..reparam.convert import switch_to_deploy
-from .agreement import bare_model
+from .across_processes import bare_model
 from .checks import data, fit
 from .gate import Opened, open_model
 from .launch import build_runner

@@ -20,7 +20,7 @@ from repvgg_mm.checkpoint.key_layouts import from_ours
 from repvgg_mm.checkpoint.pretrained import load_pretrained
 from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, rename_checkpoint
 from repvgg_mm.engine.gate import open_model
-from repvgg_mm.engine.loading import Loader
+from repvgg_mm.engine.safe_loader import Loader
 
 GOLDEN = Path("/work/shared/golden/published_weights.json")
 

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from ...data.coco_file import check_categories
-from ...data.errors import DataError, data_message
+from ...data.data_error import DataError, data_message
 from ...data.guard import Labels, guard, leaf_datasets, read_sample
 
 _SAMPLE = 8  # files that are read at every start

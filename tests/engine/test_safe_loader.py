@@ -20,7 +20,7 @@ from repvgg_mm.checkpoint import CheckpointError
 from repvgg_mm.cli.command import InputError, run
 from repvgg_mm.cli.train import main
 from repvgg_mm.engine.limits import safe_loading
-from repvgg_mm.engine.loading import Loader
+from repvgg_mm.engine.safe_loader import Loader
 
 
 def gadget(path: Path, marker: Path, **state: Any) -> str:
