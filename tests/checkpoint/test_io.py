@@ -144,6 +144,8 @@ def test_every_pickle_protocol_of_torch_save(tmp_path: Path, protocol: int) -> N
     loaded = load_checkpoint(save(model.state_dict(), tmp_path / "a.pth", protocol=protocol))
     assert all(equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
     assert loaded._metadata == model.state_dict()._metadata
+    plain = [frozenset({"a", 2}), {3.5, "b"}, b"x", 1 + 2j, (1, (2,)), {"k": [None, True, -5, 2**40]}, frozenset()]
+    assert load_checkpoint(save(plain, tmp_path / "b.pth", protocol=protocol)) == plain
 
 
 @FORMATS
