@@ -66,6 +66,7 @@ def test_without_openmmlab_a_tool_ends_with_one_line(tool: str, tmp_path: Path) 
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['mmengine'] = None")
     arguments = {
         "benchmark": ["--repeats", "1"],
+        "compare": ["in.pth"],
         "convert": ["in.pth", "out.pth"],
         "demo": [],
         "export": ["in.pth", "out.onnx", "--size", "64", "64"],

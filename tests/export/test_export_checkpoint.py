@@ -137,7 +137,7 @@ class TestBadInput:
         return str(caught.value)
 
     def test_unknown_format(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
-        assert "end it in .onnx" in self.refused(tmp_path, checkpoints[CLS], "model.engine")
+        assert "end it in .onnx" in self.refused(tmp_path, checkpoints[CLS], "model.tflite")
 
     @pytest.mark.parametrize("there, out", [("out.onnx", "out.onnx"), ("out.xml", "out.xml"), ("out.bin", "out.xml")])
     def test_file_that_exists(self, there: str, out: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
