@@ -20,8 +20,8 @@ def quantize_onnx(source: Path, samples: Samples, path: Path) -> list[str]:
     """Quantise an .onnx file to 8 bits, as TensorRT asks for it: signed, symmetric, the biases left in float32.
 
     Biases in 32-bit integers would save ONNX Runtime a tenth of its time, but TensorRT refuses them. On x86 processors
-    without VNNI, ONNX Runtime adds pairs of products in 16 bits, where neighbouring large weights saturate; weights of 7
-    bits (``reduce_range``) never do, and cost trained models more than that.
+    without VNNI, ONNX Runtime adds pairs of products in 16 bits, where neighbouring large weights saturate; weights of
+    7 bits (``reduce_range``) never do, and cost trained models more than that.
 
     Args:
         source: file in float32.
