@@ -247,6 +247,14 @@ def test_a_class_of_another_package_is_not_built() -> None:
         MODELS.module_dict.pop(name)
 
 
+def test_a_class_that_fetches_weights_while_it_is_built_is_refused() -> None:
+    from mmdet.models.language_models import BertModel  # from a hub, by name
+
+    assert MODELS.get("mmdet.BertModel") is BertModel
+    with limits(stored=True), pytest.raises(CheckpointError, match="BertModel"):
+        MODELS.build({"type": "mmdet.BertModel", "name": "bert-base-uncased", "max_tokens": 8})
+
+
 # ---- as commands
 
 
