@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked_processes import ForkedProcess
+
 ROOT = Path(__file__).parents[1]
 SEG, CLS = "configs/pspnet_repvgg_digits.py", "configs/repvgg_digits.py"
 
@@ -21,7 +23,10 @@ def run(*command: object, digits: Path, **variables: str) -> subprocess.Complete
 
 
 def tool(name: str, *arguments: object, digits: Path) -> subprocess.CompletedProcess:
-    return run(sys.executable, f"tools/{name}.py", *arguments, digits=digits)
+    """Run one of our tools in a process of its own."""
+    process = ForkedProcess([f"tools/{name}.py", *map(str, arguments)], ROOT, environment(digits))
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode or 0, out, err)
 
 
 def start(*command: object, digits: Path, **variables: str) -> subprocess.Popen:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ SUFFIXES = (".onnx", ".xml")
 
 
 class Session(ABC):
-    """An exported file, ready to run.
+    """An exported file, ready to run; threads may do so at the same time.
 
     Attributes:
         path: the file.
@@ -92,11 +93,14 @@ class OpenVinoSession(Session):
         self.shape = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
         self.names = tuple(_plain(output.names) for output in model.outputs)
         self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._thread = threading.local()  # a request serves one thread at a time
         self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
 
     def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         """Run on one input; see the base class."""
-        return [output.copy() for output in self._compiled([array]).values()]
+        if not hasattr(self._thread, "request"):
+            self._thread.request = self._compiled.create_infer_request()
+        return [output.copy() for output in self._thread.request.infer([array]).values()]
 
 
 @cache
@@ -147,6 +151,18 @@ def open_session(path: str) -> Session:
     if session.about.get(SEALED) and not sealed:
         raise FileError(f"{path} is damaged: its check sum is missing; export it again")
     return session
+
+
+def is_exported(path: str) -> bool:
+    """Tell by its name whether a file is an exported one.
+
+    Args:
+        path: any file.
+
+    Returns:
+        Whether it ends in .onnx or .xml.
+    """
+    return Path(path).suffix in SUFFIXES
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

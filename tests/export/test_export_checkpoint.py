@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from command_lines import CLS, ROOT, SEG
-from export_models import DET, SIZES, save, save_weights
+from export_models import DET, SIZES, classes_of, save, save_weights
 from helpers import SMALL_ARCH, image
 from mmengine.config import Config
 from torch import nn
@@ -37,7 +37,7 @@ def test_the_file_computes_what_the_three_branches_compute(
     torch.testing.assert_close(exported(x), wanted, rtol=1e-4, atol=1e-4)
     assert exported.shape == (2, 3, 96, 64)
     assert list(export.outputs.values()) == [(2, *tensor.shape[1:]) for tensor in wanted]
-    assert exported.about["dataset_meta"] == {"classes": [str(index) for index in range(10)]}
+    assert exported.about["dataset_meta"] == {"classes": classes_of(config)}
     assert exported.about["preprocess"]["mean"] == [123.675, 116.28, 103.53]
     assert exported.about["preprocess"]["channels"] == "RGB"
 
@@ -137,7 +137,7 @@ class TestBadInput:
         return str(caught.value)
 
     def test_unknown_format(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
-        assert "end it in .onnx" in self.refused(tmp_path, checkpoints[CLS], "model.engine")
+        assert "end it in .onnx" in self.refused(tmp_path, checkpoints[CLS], "model.tflite")
 
     @pytest.mark.parametrize("there, out", [("out.onnx", "out.onnx"), ("out.xml", "out.xml"), ("out.bin", "out.xml")])
     def test_file_that_exists(self, there: str, out: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
