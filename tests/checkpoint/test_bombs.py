@@ -52,6 +52,8 @@ LONG = "a" * 1_000_000
 TOWER = b")" + b"2\x86" * 60  # a tuple that holds the one before in it twice, sixty times
 SETS = b"(" * 60 + b"(K\x01\x91" + b"".join(b"q%c(h%c\x91\x91" % (n, n) for n in range(60))  # {a, {a}}, sixty times
 LISTS = b"]q\x00" + b"]q\x01h\x00ah\x00aq\x00" * 60  # the same of lists
+
+
 def nested(depth: int, innermost: list) -> list:
     return nested(depth - 1, [innermost]) if depth else innermost
 
