@@ -131,9 +131,9 @@ def _flat(head_map: Tensor, channels: int) -> Tensor:
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return score, anchor and class of the best ``count`` of (anchors, classes); below them come scores of -1."""
-    values, index = F.pad(scores.flatten(), (0, count), value=-1.0).topk(count)
-    index = torch.where(values < 0, 0, index)
+    """Return score, anchor and class of the best ``count`` of (anchors, classes); where they run out, -infinity."""
+    values, index = F.pad(scores.flatten(), (0, count), value=-torch.inf).topk(count)
+    index = torch.where(values.isinf(), 0, index)
     return values, index // scores.shape[1], index % scores.shape[1]
 
 
