@@ -37,7 +37,7 @@ HEADS: dict[str, list[dict[str, Any]]] = {  # config: what makes its model small
     "deeplabv3plus_repvgg_a2_ade20k": [_ONE_MAP, {"decode_head": {"c1_in_channels": 8, "c1_channels": 8}}],
     "segformer_repvgg_a2_ade20k": [_ALL_MAPS],
     "retinanet_repvgg_a2_coco": [{"neck": {"in_channels": WIDTHS, "out_channels": 16}, "bbox_head": _DENSE}],
-    "fcos_repvgg_a2_coco": [{"neck": {"in_channels": WIDTHS, "out_channels": 16}, "bbox_head": _DENSE}],
+    "fcos_repvgg_a2_coco": [{"neck": {"in_channels": WIDTHS, "out_channels": 16}, "bbox_head": _DENSE}, {"bbox_head": {"norm_cfg": {"type": "GN", "num_groups": 4, "requires_grad": True}}}],
     "rtmdet_repvgg_a0_coco": [{"neck": {"in_channels": WIDTHS[1:], "out_channels": 16}, "bbox_head": _DENSE}],
     "faster_rcnn_repvgg_a2_coco": [_TWO_STAGE],
     "mask_rcnn_repvgg_a2_coco": [_TWO_STAGE, _MASKS],
@@ -50,6 +50,8 @@ def save_small(name: str, path: Path) -> nn.Module:
     for change in HEADS[name]:
         cfg.merge_from_dict({"model": change})
     cfg.model.backbone.update(arch=SMALL_ARCH, init_cfg=None)
+    if cfg.model.get("test_cfg", {}).get("mode") == "slide":
+        cfg.model.test_cfg.update(crop_size=(64, 80), stride=(40, 56))
     for step in cfg.test_dataloader.dataset.pipeline:
         if step.type == "Resize":
             step.scale = (160, 96)
@@ -71,4 +73,4 @@ def _spread_scores(model: nn.Module) -> None:
 
 
 SPREAD = ("retina_cls.weight", "conv_cls.weight", "rtm_cls.weight", "rpn_cls.weight", "fc_cls.weight")
-SPREAD_BY = 10
+SPREAD_BY = 5

@@ -50,12 +50,14 @@ class HeadMaps(nn.Module):
         return tuple(pytree.tree_leaves(self.groups(x)))
 
 
-def decoder_of(model: Any, lengths: Sequence[int]) -> nn.Module:
+def decoder_of(model: Any, lengths: Sequence[int], prepare: Prepare, scores: bool) -> nn.Module:
     """Choose what decodes the maps of a model.
 
     Args:
         model: the model.
         lengths: number of tensors in each group of `HeadMaps`.
+        prepare: its preparation.
+        scores: whether a segmentor gives them beside the mask.
 
     Returns:
         A module from sizes and maps to the answer, with the names of its outputs in ``names``.
@@ -67,13 +69,8 @@ def decoder_of(model: Any, lengths: Sequence[int]) -> nn.Module:
     if kind == "classifier":
         return Scores()
     if kind == "segmentor":
-        if model.test_cfg.get("mode", "whole") != "whole":
-            raise ValueError(
-                "test_cfg.mode='slide' cuts windows, which a graph for any size can't: set model.test_cfg.mode=whole, "
-                "or export the network alone"
-            )
         threshold = model.decode_head.threshold if model.decode_head.out_channels == 1 else None
-        return Mask(model.align_corners, threshold)
+        return Mask(prepare, model.align_corners, threshold, scores)
     heads = [model.bbox_head] if kind == "detector" else [model.rpn_head, model.roi_head.bbox_head]
     for head in heads:
         _check_head(head)
@@ -103,16 +100,16 @@ class Complete(nn.Module):
     Args:
         model: deployed model in eval mode.
         how: its preparation.
+        scores: whether a segmentor gives them beside the mask.
     """
 
-    def __init__(self, model: nn.Module, how: Preparation) -> None:
+    def __init__(self, model: nn.Module, how: Preparation, scores: bool = False) -> None:
         super().__init__()
         self.prepare = Prepare(how)
         self.network = HeadMaps(model)
-        x, _ = self.prepare(torch.zeros(64, 96, 3, dtype=torch.uint8))
         with torch.no_grad():
-            lengths = [len(pytree.tree_leaves(group)) for group in self.network.groups(x)]
-        self.decode = decoder_of(model, lengths)
+            lengths = [len(pytree.tree_leaves(group)) for group in self.network.groups(self.prepare.example())]
+        self.decode = decoder_of(model, lengths, self.prepare, scores)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Answer for one image, uint8, RGB, shape (H, W, 3)."""
@@ -151,23 +148,24 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
     Raises:
         ValueError: if a part has an operation that can't be exported.
     """
-    how = complete.prepare.how
+    how, windows = complete.prepare.how, complete.prepare.how.windows is not None
     sides = {0: Dim("H", min=2, max=_LONGEST), 1: Dim("W", min=2, max=_LONGEST)}
     image = torch.zeros(75, 103, 3, dtype=torch.uint8)
     with torch.no_grad(), pools_as_products(complete.network):
-        x, sizes = complete.prepare(image)
+        x = complete.prepare.example()
         maps = complete.network(x)
-        fixed = how.crop is not None or (how.resize is not None and how.resize[0] == "to")
-        dims = {} if fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
+        free = {} if how.fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
+        free |= {0: Dim("n", min=1, max=_LONGEST)} if windows and not how.fixed else {}
         names = [f"map_{index}" for index in range(len(maps))]
         files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
         export(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
-        export(complete.network, (x,), (dims or None,), ["x"], names, files[1])
-        sides_of_maps = tuple(_free_sides(index, tensor, fixed) for index, tensor in enumerate(maps))
+        export(complete.network, (x,), (free or None,), ["x"], names, files[1])
+        sizes = torch.zeros(4 + (2 * len(x) if windows else 0), dtype=torch.int64)
+        axes = {axis: Dim.DYNAMIC for axis in free}
         export(
             complete.decode,
             (image, x, sizes, maps),
-            (sides, None if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, sides_of_maps),
+            (sides, axes, {0: Dim.DYNAMIC} if 0 in free else None, tuple(axes if m.dim() == 4 else None for m in maps)),
             [_GIVEN, "x", "sizes", *names],
             list(complete.names),
             files[2],
@@ -178,10 +176,6 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
 def _multiple(name: str, divisor: int) -> Any:
     dim = Dim(name, min=1, max=_LONGEST // divisor)
     return divisor * dim if divisor > 1 else Dim(name, min=33, max=_LONGEST)
-
-
-def _free_sides(index: int, tensor: Tensor, fixed: bool) -> dict[int, Any] | None:
-    return None if fixed or tensor.dim() != 4 else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 
 
 def export(

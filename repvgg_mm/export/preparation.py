@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .opencv_resize import resize_bytes
+from .windows import Windows
 
+_EXAMPLE = (288, 416)  # pixels; detectors have maps of stride 128
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
 
 
@@ -29,6 +31,7 @@ class Preparation:
         antialias: whether shrinking averages, as Pillow does it and OpenCV does not.
         crop: height and width of the middle that is kept, or None.
         divisor: height and width are filled up with zeros to multiples of it.
+        windows: how the image is cut in slide mode, or None.
     """
 
     channels: str
@@ -38,6 +41,12 @@ class Preparation:
     antialias: bool = False
     crop: tuple[int, int] | None = None
     divisor: int = 1
+    windows: Windows | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether images of all sizes come out with one."""
+        return self.crop is not None or (self.resize is not None and self.resize[0] == "to")
 
     def describe(self) -> dict[str, Any]:
         """Return the same as plain data, for the file's metadata."""
@@ -65,6 +74,7 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
         "mean": tuple(given.get("mean") or (0.0, 0.0, 0.0)),
         "std": tuple(given.get("std") or (1.0, 1.0, 1.0)),
         "divisor": int((given.get("test_cfg") or {}).get("size_divisor") or given.get("pad_size_divisor") or 1),
+        "windows": _read_windows(cfg["model"].get("test_cfg") or {}),
     }
     if (given.get("test_cfg") or {}).get("size"):
         raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: use --raw")
@@ -73,6 +83,10 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
     if "pipeline" not in dataset:
         raise ValueError("the config has no test_dataloader.dataset with a pipeline")
     return Preparation(**shared, resize=_read_pipeline(dataset["pipeline"]))
+
+
+def _read_windows(given: Mapping[str, Any]) -> Windows | None:
+    return Windows(*given["crop_size"], *given["stride"]) if given.get("mode") == "slide" else None
 
 
 def _read_pipeline(steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...] | None:
@@ -125,7 +139,8 @@ class Prepare(nn.Module):
             image: uint8, RGB, shape (H, W, 3).
 
         Returns:
-            The network's input, shape (1, 3, H', W'); and H, W, and height and width before filling up, int64.
+            The network's input, shape (1, 3, H', W'), or (n, 3, h, w) in slide mode; and numbers for decoding, int64:
+            H, W, and height and width before filling up; in slide mode top and left of each window behind them.
         """
         height, width = image.shape[0], image.shape[1]
         new_height, new_width = self._new_size(height, width)
@@ -147,7 +162,22 @@ class Prepare(nn.Module):
             below, right = -new_height % divisor, -new_width % divisor
             x = F.pad(x, (0, right, 0, below))
         sizes = [torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width, new_height, new_width)]
-        return x, torch.stack(sizes)
+        if self.how.windows is None:
+            return x, torch.stack(sizes)
+        x, places = self.how.windows.cut(x)
+        return x, torch.cat([torch.stack(sizes), places.flatten()])
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that an image is resized and filled up to."""
+        sides = self._new_size(height, width) if self.how.crop is None else self.how.crop
+        return sides[0] + -sides[0] % self.how.divisor, sides[1] + -sides[1] % self.how.divisor
+
+    def example(self) -> Tensor:
+        """Return an input of the network: large enough that no map of it has a side of 1, small enough to be quick."""
+        if self.how.fixed:
+            return self(torch.zeros(75, 103, 3, dtype=torch.uint8))[0]
+        height, width = (-(-side // self.how.divisor) * self.how.divisor for side in _EXAMPLE)
+        return torch.zeros(1 if self.how.windows is None else 2, 3, height, width)
 
     def _new_size(self, height: int, width: int) -> tuple[int, int]:
         match self.how.resize:
