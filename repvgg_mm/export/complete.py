@@ -18,11 +18,11 @@ from .network import kind_of
 from .pooling import pools_as_products
 from .preparation import Preparation, Prepare
 from .two_stage import TwoStageBoxes
+from .windows import LONGEST
 from .writers import quiet
 
 IMAGE = "image"
 _GIVEN = "given"  # the image, handed on: decoding needs its height and width
-_LONGEST = 2**16  # pixels of a side
 
 
 class HeadMaps(nn.Module):
@@ -50,13 +50,13 @@ class HeadMaps(nn.Module):
         return tuple(pytree.tree_leaves(self.groups(x)))
 
 
-def decoder_of(model: Any, lengths: Sequence[int], prepare: Prepare, scores: bool) -> nn.Module:
+def decoder_of(model: Any, lengths: Sequence[int], windows: bool, scores: bool) -> nn.Module:
     """Choose what decodes the maps of a model.
 
     Args:
         model: the model.
         lengths: number of tensors in each group of `HeadMaps`.
-        prepare: its preparation.
+        windows: whether its preparation cuts windows.
         scores: whether a segmentor gives them beside the mask.
 
     Returns:
@@ -70,7 +70,7 @@ def decoder_of(model: Any, lengths: Sequence[int], prepare: Prepare, scores: boo
         return Scores()
     if kind == "segmentor":
         threshold = model.decode_head.threshold if model.decode_head.out_channels == 1 else None
-        return Mask(prepare, model.align_corners, threshold, scores)
+        return Mask(windows, model.align_corners, threshold, scores)
     heads = [model.bbox_head] if kind == "detector" else [model.rpn_head, model.roi_head.bbox_head]
     for head in heads:
         _check_head(head)
@@ -109,7 +109,7 @@ class Complete(nn.Module):
         self.network = HeadMaps(model)
         with torch.no_grad():
             lengths = [len(pytree.tree_leaves(group)) for group in self.network.groups(self.prepare.example())]
-        self.decode = decoder_of(model, lengths, self.prepare, scores)
+        self.decode = decoder_of(model, lengths, how.windows is not None, scores)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Answer for one image, uint8, RGB, shape (H, W, 3)."""
@@ -149,13 +149,13 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
         ValueError: if a part has an operation that can't be exported.
     """
     how, windows = complete.prepare.how, complete.prepare.how.windows is not None
-    sides = {0: Dim("H", min=2, max=_LONGEST), 1: Dim("W", min=2, max=_LONGEST)}
+    sides = {0: Dim("H", min=2, max=LONGEST), 1: Dim("W", min=2, max=LONGEST)}
     image = torch.zeros(75, 103, 3, dtype=torch.uint8)
     with torch.no_grad(), pools_as_products(complete.network):
         x = complete.prepare.example()
         maps = complete.network(x)
         free = {} if how.fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
-        free |= {0: Dim("n", min=1, max=_LONGEST)} if windows and not how.fixed else {}
+        free |= {0: Dim("n", min=1, max=LONGEST)} if windows and not how.fixed else {}
         names = [f"map_{index}" for index in range(len(maps))]
         files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
         export(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
@@ -174,8 +174,8 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
 
 
 def _multiple(name: str, divisor: int) -> Any:
-    dim = Dim(name, min=1, max=_LONGEST // divisor)
-    return divisor * dim if divisor > 1 else Dim(name, min=33, max=_LONGEST)
+    dim = Dim(name, min=1, max=LONGEST // divisor)
+    return divisor * dim if divisor > 1 else Dim(name, min=33, max=LONGEST)
 
 
 def export(

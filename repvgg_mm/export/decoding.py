@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .preparation import Prepare
 from .windows import average
 
 
@@ -30,15 +29,15 @@ class Mask(nn.Module):
     """Segmentation: logits (n, K, h, w) -> ``mask`` (H, W), uint8; on request ``scores`` (K, H, W), too.
 
     Args:
-        prepare: says what size the prepared image has.
+        windows: whether the logits are those of windows.
         align_corners: as the head has it.
         threshold: of the sigmoid, for a head with one channel.
         scores: whether to give the probability of each class at each pixel.
     """
 
-    def __init__(self, prepare: Prepare, align_corners: bool, threshold: float | None, scores: bool) -> None:
+    def __init__(self, windows: bool, align_corners: bool, threshold: float | None, scores: bool) -> None:
         super().__init__()
-        self.prepare = prepare
+        self.windows = windows
         self.align_corners = align_corners
         self.threshold = threshold
         self.names = ("mask", "scores") if scores else ("mask",)
@@ -47,8 +46,8 @@ class Mask(nn.Module):
         """Resize as mmseg does, to the prepared image and then to the given one, and choose."""
         (logits,) = maps
         logits = self._resize(logits, x.shape[2:])
-        if self.prepare.how.windows is not None:
-            logits = average(logits, sizes[4:].reshape(-1, 2), *self.prepare.size(*image.shape[:2]))
+        if self.windows:
+            logits = average(logits, sizes[4:].reshape(-1, 2))
         logits = self._resize(logits, image.shape[:2])[0]
         if self.threshold is None:
             mask, scores = logits.argmax(0), logits.softmax(0)

@@ -1,6 +1,7 @@
 """From the image that an application has to the input of the network: the test pipeline of a config, as a graph.
 
-Sizes are computed in whole numbers, so that they come out as in the libraries and can be exported for any image.
+Sizes are computed in whole numbers, so that they come out as in the libraries, and by tensors: the exporter takes each for
+a number of its own, instead of carrying formulas of H and W through all that follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .opencv_resize import resize_bytes
-from .windows import Windows
+from .windows import Windows, whole
 
 _EXAMPLE = (288, 416)  # pixels; detectors have maps of stride 128
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
@@ -161,16 +162,12 @@ class Prepare(nn.Module):
         if divisor > 1:
             below, right = -new_height % divisor, -new_width % divisor
             x = F.pad(x, (0, right, 0, below))
-        sizes = [torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width, new_height, new_width)]
+        sides = (height, width, new_height, new_width)
+        sizes = torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in sides])
         if self.how.windows is None:
-            return x, torch.stack(sizes)
+            return x, sizes
         x, places = self.how.windows.cut(x)
-        return x, torch.cat([torch.stack(sizes), places.flatten()])
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size that an image is resized and filled up to."""
-        sides = self._new_size(height, width) if self.how.crop is None else self.how.crop
-        return sides[0] + -sides[0] % self.how.divisor, sides[1] + -sides[1] % self.how.divisor
+        return x, torch.cat([sizes, places.flatten()])
 
     def example(self) -> Tensor:
         """Return an input of the network: large enough that no map of it has a side of 1, small enough to be quick."""
@@ -180,18 +177,17 @@ class Prepare(nn.Module):
         return torch.zeros(1 if self.how.windows is None else 2, 3, height, width)
 
     def _new_size(self, height: int, width: int) -> tuple[int, int]:
+        sides = torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width)])
         match self.how.resize:
             case ("fit", long, short):  # the smaller of two factors, and halves rounded up
-                longest, shortest = torch.sym_max(height, width), torch.sym_min(height, width)
-
-                def fit(side: int) -> int:
-                    by_long = (2 * side * long + longest) // (2 * longest)
-                    return torch.sym_min(by_long, (2 * side * short + shortest) // (2 * shortest))
-
-                return fit(height), fit(width)
+                longest, shortest = sides.max(), sides.min()
+                by_long = (2 * sides * long + longest) // (2 * longest)
+                by_short = (2 * sides * short + shortest) // (2 * shortest)
+                new = torch.minimum(by_long, by_short)
+                return whole(new[0]), whole(new[1])
             case ("short", side):
-                shortest = torch.sym_min(height, width)
-                return side * height // shortest, side * width // shortest
+                new = side * sides // sides.min()
+                return whole(new[0]), whole(new[1])
             case ("to", new_height, new_width):
                 return new_height, new_width
             case _:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 
+LONGEST = 2**16  # pixels of a side
+
+
 @dataclass(frozen=True)
 class Windows:
     """How a prepared image is cut.
@@ -44,18 +47,17 @@ class Windows:
         return x.reshape(-1, *x.shape[2:]), places
 
 
-def average(logits: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+def average(logits: Tensor, places: Tensor) -> Tensor:
     """Put windows back where they were cut out.
 
     Args:
         logits: shape (n, K, h, w).
-        places: top and left of each, shape (n, 2).
-        height: of the image.
-        width: of the image.
+        places: top and left of each, shape (n, 2); the last one ends where the image ends.
 
     Returns:
-        The mean of all windows at each pixel, shape (1, K, height, width).
+        The mean of all windows at each pixel, shape (1, K, H, W).
     """
+    height, width = whole(places[-1, 0] + logits.shape[2]), whole(places[-1, 1] + logits.shape[3])
     down, right = torch.arange(logits.shape[2])[:, None], torch.arange(logits.shape[3])
     pixels = (places[:, 0, None, None] + down) * width + places[:, 1, None, None] + right  # (n, h, w)
     values = logits.permute(0, 2, 3, 1).flatten(0, 2)  # (n * h * w, K)
@@ -64,8 +66,17 @@ def average(logits: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     return (sums / counts).T.reshape(1, -1, height, width)
 
 
+def whole(number: Tensor) -> int:
+    """Return a size that was computed by tensors; the exporter is told that it is one."""
+    size = number.item()
+    torch._check(size >= 1)
+    torch._check(size <= LONGEST)
+    return size
+
+
 def _starts(length: int, size: int, step: int) -> tuple[Tensor, int]:
     """Return where windows start along a side, as mmseg has it, and their size; the last one ends with the side."""
-    size = torch.sym_min(length, size)
-    count = torch.sym_max(length - size + step - 1, 0) // step + 1
-    return (torch.arange(count) * step).clamp(max=length - size), size
+    side = torch.scalar_tensor(length, dtype=torch.int64)
+    count = whole((side - size + step - 1).clamp(min=0) // step + 1)
+    start = (side - size).clamp(min=0)
+    return torch.minimum(torch.arange(count) * step, start), whole(side.clamp(max=size))
