@@ -86,6 +86,11 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
 
     Raises:
         ValueError: if the name, a field or a value is wrong; says what is possible.
+
+    Example:
+        >>> from repvgg_mm.archs import resolve_arch
+        >>> resolve_arch("RepVGG-A0").stage_channels  # of stage1 to stage4: what heads get
+        (48, 96, 192, 1280)
     """
     if isinstance(arch, Arch):
         return arch

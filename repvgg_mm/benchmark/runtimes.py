@@ -8,8 +8,9 @@ from torch import nn
 
 from ..export.exported_file import Exported, open_exported
 from ..export.network import Network
-from ..export.writers import quantize_onnx, write_onnx, write_openvino
+from ..export.writers import write_onnx, write_openvino
 from ..models import ImageClassifier
+from ..quantization.eight_bits import quantize_onnx
 from ..reparam.convert import switch_to_deploy
 from .cases import Setting, compare
 from .contestants import ours

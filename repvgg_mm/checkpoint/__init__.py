@@ -1,7 +1,15 @@
 """Checkpoints: load without running code, find the weights, save atomically, read the stored config."""
 
 from .errors import CheckpointError
-from .io import StateDictLocation, check_writable, drop_placeholders, find_state_dict, load_checkpoint, save_checkpoint
+from .io import (
+    StateDictLocation,
+    check_writable,
+    drop_placeholders,
+    find_state_dict,
+    load_checkpoint,
+    save_checkpoint,
+    trusting,
+)
 from .key_layouts import LAYOUTS, PEERS, from_ours, recognise, to_ours
 from .stored_config import (
     find_config_text,
@@ -31,4 +39,5 @@ __all__ = [
     "set_deploy",
     "take_parts",
     "to_ours",
+    "trusting",
 ]

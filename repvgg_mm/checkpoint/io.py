@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,21 @@ _COUNTER = "n_averaged"  # of torch's AveragedModel, beside the weights in `modu
 _DDP_PREFIX = "module."
 _DROPPED = object()
 _OPEN = object()
+_TRUSTING: ContextVar[bool] = ContextVar("trusting", default=False)
+
+
+@contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """Let everything that this thread loads be unpickled, whoever asks: a user has said so for a whole run.
+
+    Args:
+        trust: False changes nothing.
+    """
+    token = _TRUSTING.set(trust or _TRUSTING.get())
+    try:
+        yield
+    finally:
+        _TRUSTING.reset(token)
 
 
 def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False) -> object:
@@ -30,7 +48,8 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
 
     Args:
         path: Checkpoint file, in the zip format (torch >= 1.6) or the one before; or ``.safetensors``.
-        trust: Unpickle everything instead. The file can then run any code: only for your own files.
+        trust: Unpickle everything instead, as within `trusting`. The file can then run any code: only for your own
+            files.
         mapped: Where that is possible, make the tensors views of the file, for a short use of a large one: the process
             dies if the file is cut while they live. Changing them does not change the file.
 
@@ -41,6 +60,13 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If it is no file, empty, no checkpoint, damaged, or a TorchScript archive.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm.checkpoint import find_state_dict, load_checkpoint
+        >>> torch.save({"state_dict": {"module.weight": torch.ones(2)}}, "epoch_1.pth")
+        >>> find_state_dict(load_checkpoint("epoch_1.pth")).state_dict["weight"]
+        tensor([1., 1.])
     """
     path = Path(path)
     if path.is_dir():
@@ -52,7 +78,7 @@ def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False)
     if path.suffix == SUFFIX:
         return read_safetensors(path)
     try:
-        return _read(path, trust, mapped)
+        return _read(path, trust or _TRUSTING.get(), mapped)
     except Exception as error:  # a broken or hostile pickle can end in any exception
         reason = next(iter(str(error).splitlines()), "")
         raise CheckpointError(f"cannot load {path}: {reason or type(error).__name__}") from error
@@ -75,9 +101,7 @@ def _read(path: Path, trust: bool, mapped: bool) -> object:
                 file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=False)
         if is_tar:
-            raise CheckpointError(
-                "the tar format of torch 0.1 is too old to read safely; --trust-checkpoint unpickles it"
-            )
+            raise CheckpointError("the tar format of torch 0.1 is too old to read safely; trust=True unpickles it")
         return read_zip(file, mapped) if is_zip else read_legacy(file)
 
 
@@ -159,7 +183,7 @@ def _check_weights(found: object, where: str) -> None:
         if isinstance(value, Placeholder):
             raise CheckpointError(
                 f"{name!r} in {where} needs {value.name!r:.120}, which is not loaded from an untrusted file; "
-                "--trust-checkpoint unpickles it and runs its code"
+                "trust=True unpickles it and runs its code"
             )
         plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout is torch.strided and not value.is_quantized
         if not plain:
@@ -169,9 +193,7 @@ def _check_weights(found: object, where: str) -> None:
 def _describe(value: object) -> str:
     """Say in a few words what something looks like."""
     if isinstance(value, Placeholder):
-        return (
-            f"a pickled object ({value.name!r:.120}); save the model's state_dict() instead, or use --trust-checkpoint"
-        )
+        return f"a pickled object ({value.name!r:.120}); save the model's state_dict() instead, or use trust=True"
     if isinstance(value, torch.nn.Module):
         return f"a whole model ({type(value).__name__}); save its state_dict() instead"
     if isinstance(value, Tensor):

@@ -8,12 +8,12 @@ from torch import Size, Tensor, nn
 
 from ..reparam import RepVGGBlock
 from ..reparam.convert import block_prefixes
-from ..reparam.loading import match_form
+from ..reparam.form_matching import match_form
 from .architecture import backbone_prefix, guess_arch
 from .errors import CheckpointError
 from .io import find_state_dict, load_checkpoint
 from .key_layouts import PEERS, from_ours, recognise, to_ours
-from .published import describe_published, local_file
+from .published import find_file
 from .stem import adapt_stem, stem_channels
 
 _SHOWN = 3
@@ -25,7 +25,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
 
     Args:
         backbone: a RepVGG, in training or deployed form; weights in training form are converted for the latter.
-        checkpoint: path, address or name, such as ``'timm://repvgg_a2.rvgg_in1k'``; see ``published.local_file``.
+        checkpoint: path, address or name, such as ``'timm://repvgg_a2.rvgg_in1k'``; as for ``published.local_file``.
         prefix: where the backbone lives in the file, e.g. ``'backbone.'``; found by itself if not given.
         stem: ``'adapt'`` to make weights for images of 3 channels fit a backbone with other ``in_channels``.
 
@@ -33,10 +33,9 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
         CheckpointError: if nothing, or only a part of the backbone, is in the file; says what the file looks like.
         FileNotFoundError: if there is no such file.
     """
-    path = local_file(checkpoint)
-    published = describe_published(checkpoint, path)
+    path, published = find_file(checkpoint)
     if published is not None:
-        print_log(f"{checkpoint}: {published}", logger="current")
+        print_log(published, logger="current")
     fill_backbone(backbone, find_state_dict(load_checkpoint(path)).state_dict, checkpoint, prefix, stem)
 
 

@@ -71,6 +71,24 @@ def describe_published(checkpoint: str, path: str | os.PathLike[str]) -> str | N
     return next(named, None)
 
 
+def find_file(checkpoint: str) -> tuple[str, str | None]:
+    """Find a checkpoint by its path, address or name, and tell which published weights it is.
+
+    Args:
+        checkpoint: as for `local_file`.
+
+    Returns:
+        The path, and the line of `describe_published`.
+
+    Raises:
+        CheckpointError: as `local_file`.
+        ImportError: as `local_file`.
+    """
+    path = os.path.expanduser(local_file(checkpoint))
+    published = describe_published(checkpoint, path)
+    return path, f"{checkpoint}: {published}" if published else None
+
+
 @cache
 def published_weights() -> dict[str, dict[str, dict[str, Any]]]:
     """Read the table: ``'authors'``, ``'openmmlab'``, ``'timm'`` or ``'zcls'`` -> name -> facts.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import keyword
+import math
+import pprint
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -148,43 +150,34 @@ def render_config(cfg: dict[str, Any]) -> str:
     for name in cfg:
         if not _is_identifier(name):
             raise CheckpointError(f"{name!r} cannot be a name in a config")
-    return "".join(f"{name} = {_render(value, 0, len(name) + 3)}\n" for name, value in cfg.items())
+    printer = _Printer(width=_WIDTH, compact=True, sort_dicts=False)
+    rows = {f"{name} = ": printer.pformat(_plain(value)) for name, value in cfg.items()}
+    return "".join(start + text.replace("\n", "\n" + " " * len(start)) + "\n" for start, text in rows.items())
 
 
 def _is_identifier(key: object) -> bool:
     return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
 
 
-def _render(value: Any, indent: int, used: int) -> str:
-    """Write one value: on one line if it fits after `used` columns, else one item a line."""
-    if not isinstance(value, dict | list | tuple | set):
-        return _render_scalar(value)
-    opening, closing, items = _parts(value)
-    flat = [label + _render(item, 0, -(10**9)) for label, item in items]
-    line = opening + ", ".join(flat) + ("," if isinstance(value, tuple) and len(flat) == 1 else "") + closing
-    if indent + used + len(line) <= _WIDTH:
-        return line
-    pad = " " * (indent + 4)
-    rows = [f"{pad}{label}{_render(item, indent + 4, len(label) + 1)},\n" for label, item in items]
-    return f"{opening}\n{''.join(rows)}{' ' * indent}{closing}"
+class _Printer(pprint.PrettyPrinter):
+    """Prints floats that are not finite as Python reads them."""
+
+    def format(self, value: object, *context: Any) -> tuple[str, bool, bool]:
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"float({str(value)!r})", True, False
+        return super().format(value, *context)
 
 
-def _render_scalar(value: object) -> str:
+def _plain(value: Any) -> Any:
+    """Copy a value into Python's own containers; refuse what `parse_config` could not read back."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    for container in (list, tuple, set):
+        if isinstance(value, container):
+            return container(map(_plain, value))
     if value is not None and not isinstance(value, str | int | float):
         raise CheckpointError(f"a config cannot hold {value!r:.80} of type {type(value).__name__}")
-    if isinstance(value, float) and value - value != 0:  # inf, -inf, nan
-        return f"float({str(value)!r})"
-    return repr(value)
-
-
-def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any]]]:
-    """Split a container into its brackets and its labelled items."""
-    if isinstance(value, dict):
-        if all(map(_is_identifier, value)):
-            return "dict(", ")", [(f"{key}=", item) for key, item in value.items()]
-        return "{", "}", [(f"{_render_scalar(key)}: ", item) for key, item in value.items()]
-    brackets = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
-    return brackets[0], brackets[1], [("", item) for item in value]
+    return value
 
 
 def set_deploy(cfg: dict[str, Any]) -> int:

@@ -18,6 +18,7 @@ from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 TRACEBACK = "--traceback"  # of every command: show where an error came up
+_FLAGS = {"trust=True": "--trust-checkpoint"}  # what the library calls otherwise than the command lines
 
 
 class InputError(Exception):
@@ -80,6 +81,8 @@ def run(main: Callable[[], int]) -> None:
             raise
         if show:
             traceback.print_exception(error)
+        for name, flag in _FLAGS.items():
+            line = line.replace(name, flag)
         say_once(f"error: {line}")
     sys.exit(BAD_INPUT)
 

@@ -85,6 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = write_conversion(conversion, args.out, args.force, args.publish)
     done = f"renamed as in {args.to};" if args.to else f"converted {conversion.blocks} RepVGG blocks;"
     print(f"{done} {len(conversion.untouched)} {'' if args.to else 'other '}tensors bit-identical")
-    before, after = (os.path.getsize(file) / 1e6 for file in (args.checkpoint, out))
+    before, after = (os.path.getsize(file) / 1e6 for file in (conversion.source, out))
     print(f"wrote {out} ({after:.1f} MB, was {before:.1f} MB)")
     return DONE

@@ -4,48 +4,53 @@ Example:
     python tools/export.py deployed.pth deployed.onnx                       # complete: image in, answer out
     python tools/export.py deployed.pth deployed.xml --images photo.jpg     # OpenVINO; proven on a photo, too
     python tools/test.py deployed.onnx                                      # the metric of its config, by the file
+    python tools/export.py deployed.pth int8.onnx --int8 300                # 8 bits, calibrated with 300 images
+    python tools/export.py deployed.pth half.onnx --half                    # float16, but for layers that it can't hold
     python tools/export.py deployed.pth raw.onnx --raw --size 512 1024      # the network alone
-    python tools/export.py deployed.pth int8.onnx --raw --size 512 1024 --int8 300     # calibrated with 300 images
-    trtexec --onnx=int8.onnx --stronglyTyped --saveEngine=int8.engine       # TensorRT 10 and 11, with its own tool
+    python tools/export.py deployed.pth deployed.engine --half              # TensorRT, on the GPU that is to run it
 
 A complete file takes an image as it is (uint8, RGB, height x width x 3, any size) and gives scores, a mask, or boxes in
 pixels of that image. With --raw the input is a preprocessed batch, the outputs are those of mode='tensor'.
 Exit code: 0 written; 1 the file answers otherwise than the checkpoint, nothing written; 2 bad input, nothing written.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .command import CHECK_FAILED, DONE, user_input
+
+if TYPE_CHECKING:
+    from repvgg_mm.export.precision import Precision
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint, trained or converted")
-    parser.add_argument("out", help="file to write: .onnx, or .xml for OpenVINO")
+    parser.add_argument("out", help="file to write: .onnx, .xml for OpenVINO, .engine for TensorRT")
     parser.add_argument("--raw", action="store_true", help="the network alone; needs --size")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, pixels; implies --raw")
     parser.add_argument("--batch", type=int, default=1, help="images at a time, with --raw (default 1)")
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="prove a complete file on these, too")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
-    parser.add_argument(
-        "--int8",
-        type=int,
-        default=0,
-        metavar="IMAGES",
-        help="quantise, calibrated with so many training images; with --raw",
-    )
+    bits = parser.add_mutually_exclusive_group()
+    bits.add_argument("--int8", type=int, metavar="IMAGES", help="8 bits, calibrated with so many training images")
+    bits.add_argument("--half", action="store_true", help="float16; layers out of its range stay in float32")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
     args = parser.parse_args(argv)
-    if args.size is None and (args.raw or args.int8 or args.batch != 1):
-        parser.error("--raw, --int8 and --batch need --size H W: the network takes images of one size")
+    if args.size is None and (args.raw or args.batch != 1):
+        parser.error("--raw and --batch need --size H W: the network takes images of one size")
     if args.size is not None and args.images:
         parser.error("--images is for a complete file: leave --size and --raw out")
-    if args.size is not None and (min(*args.size, args.batch) < 1 or args.int8 < 0):
-        parser.error(f"--size {args.size[0]} {args.size[1]} --batch {args.batch} --int8 {args.int8}: too small")
+    if args.size is not None and min(*args.size, args.batch) < 1:
+        parser.error(f"--size {args.size[0]} {args.size[1]} --batch {args.batch}: too small")
+    if args.int8 is not None and args.int8 < 1:
+        parser.error(f"--int8 {args.int8}: calibrating needs images")
     return args
 
 
@@ -60,20 +65,37 @@ def export_whole(args: argparse.Namespace) -> int:
     with user_input():
         from repvgg_mm.export.export_complete import export_complete
 
-        export = export_complete(args.checkpoint, args.out, args.config, args.images, args.force, args.trust_checkpoint)
+        export = export_complete(
+            args.checkpoint,
+            args.out,
+            args.config,
+            args.images,
+            args.force,
+            args.trust_checkpoint,
+            int8=args.int8 or 0,
+            half=args.half,
+        )
     print(f"answers of the checkpoint and the file to {export.images} images: {export.agreement}")
     if not export.files:
         print(f"they differ: {args.out} was not written")
         return CHECK_FAILED
     print(f"input image: uint8, height x width x 3, RGB; outputs: {', '.join(export.outputs)}")
-    show_files(export.files)
+    show_files(export.files, export.precision, whole=True)
     return DONE
 
 
-def show_files(files: Sequence[Path]) -> None:
-    """Say what was written."""
+def show_files(files: Sequence[Path], precision: Precision, whole: bool) -> None:
+    """Say what was written, that it has to be tested where no limit says how good it is, and what TensorRT can do."""
+    from repvgg_mm.export.tensorrt_engine import trtexec
+
+    if precision.numbers != "float32":
+        print(f"{precision}; no limit was set to the differences: test the file")
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+        if file.suffix == ".onnx":
+            print(f"for TensorRT: {trtexec(file, whole)}")
+        if file.suffix == ".engine":
+            print("ONNX Runtime was asked in its place: what TensorRT answers was not compared")
 
 
 def export_raw(args: argparse.Namespace) -> int:
@@ -87,11 +109,12 @@ def export_raw(args: argparse.Namespace) -> int:
             tuple(args.size),
             args.batch,
             args.config,
-            args.int8,
+            args.int8 or 0,
             args.force,
             args.trust_checkpoint,
+            half=args.half,
         )
-    limit = "no limit in 8 bits, test the file" if export.tolerance is None else f"limit {export.tolerance:.0e}"
+    limit = "no limit" if export.tolerance is None else f"limit {export.tolerance:.0e}"
     print(
         f"outputs of the checkpoint and the file: largest absolute error {export.difference.absolute:.2e}, "
         f"relative {export.difference.relative:.2e} ({limit})"
@@ -101,5 +124,5 @@ def export_raw(args: argparse.Namespace) -> int:
         return CHECK_FAILED
     for name, shape in export.outputs.items():
         print(f"output {name}: {' x '.join(map(str, shape))}")
-    show_files(export.files)
+    show_files(export.files, export.precision, whole=False)
     return DONE

@@ -11,6 +11,7 @@ COMMANDS = {
     "test": "test a checkpoint or an exported file with the metrics of its config",
     "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
+    "compare": "export a checkpoint in several formats, test and time each",
     "infer": "run a checkpoint on images",
     "benchmark": "measure speed and memory",
     "demo": "run the whole mission on handwritten digits",

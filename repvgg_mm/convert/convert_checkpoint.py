@@ -29,6 +29,7 @@ from ..checkpoint import (
     to_ours,
 )
 from ..checkpoint.errors import CheckpointError
+from ..checkpoint.published import find_file
 from ..files import move_into_place, workplace
 from ..reparam.block_tensors import block_prefixes
 from ..reparam.convert import convert_state_dict, nothing_to_convert
@@ -48,6 +49,7 @@ class Conversion:
         untouched: the tensors outside the blocks, as they are in the source.
         tolerance: limit of the relative difference of both forms' outputs.
         difference: of the outputs on a fixed input; None if the model is not known.
+        source: the file that was read.
         notes: lines for the user.
         proofs: for each block converted, how far its two forms are apart.
     """
@@ -56,6 +58,7 @@ class Conversion:
     blocks: int
     untouched: dict[str, Tensor]
     tolerance: float
+    source: str = ""
     difference: Difference | None = None
     notes: list[str] = field(default_factory=list)
     proofs: list[BlockProof] = field(default_factory=list)
@@ -84,6 +87,7 @@ def convert_checkpoint(
 
     Args:
         path: checkpoint with RepVGG blocks in training form, anywhere in it; or of a RepVGG of another code base.
+            May be an address or the name of published weights.
         arch: architecture of the backbone, whose feature maps are compared.
         config: config file of the whole model, whose outputs are compared. Without both, the config that mmengine
             stored in the checkpoint serves.
@@ -100,9 +104,10 @@ def convert_checkpoint(
         ValueError: if ``arch``, ``config`` or ``eps`` does not fit it.
         FileNotFoundError: if a file is missing.
     """
-    loaded = load_checkpoint(path, trust, mapped=True)
+    file, published = find_file(path)
+    loaded = load_checkpoint(file, trust, mapped=True)
     found = find_state_dict(loaded, ema)
-    notes: list[str] = []
+    notes = [published] if published else []
     weights, peer = found.state_dict, recognise(found.state_dict)
     if peer in PEERS:
         weights = _translated(path, weights)
@@ -118,6 +123,7 @@ def convert_checkpoint(
 
         pair = pair_from_arch(arch, eps)
     conversion = _convert(path, weights, eps, notes)
+    conversion.source = file
     converted = conversion.content
     if found.wrapper is not None or config is not None:
         conversion.content = _wrap(loaded, converted, cfg, notes)
@@ -148,7 +154,7 @@ def rename_checkpoint(path: str, layout: str, ema: bool = False, trust: bool = F
     """Give the tensors of a checkpoint file the names of another code base; their form stays as it is.
 
     Args:
-        path: checkpoint of a RepVGG of any layout, in training or deployed form.
+        path: checkpoint of a RepVGG of any layout, in training or deployed form; may be an address or a name, too.
         layout: one of ``checkpoint.LAYOUTS``.
         ema: take the EMA weights.
         trust: unpickle the file, which may run code in it.
@@ -161,17 +167,18 @@ def rename_checkpoint(path: str, layout: str, ema: bool = False, trust: bool = F
         ValueError: if there is no such layout.
         FileNotFoundError: if the file is missing.
     """
-    loaded = load_checkpoint(path, trust)
+    file, published = find_file(path)
+    loaded = load_checkpoint(file, trust)
     found = find_state_dict(loaded, ema)
     renamed = _translated(path, found.state_dict, layout)
-    notes: list[str] = []
+    notes = [published] if published else []
     if layout == "mmpretrain" and any(".se_layer." in key for key in renamed):
         if any(".branch_reparam." in key for key in renamed):
             notes.append("mmpretrain skips squeeze-and-excitation in deployed form: give it the training form instead")
     if find_config_text(loaded) is not None:
         notes.append("the config inside the checkpoint is left out: it describes a model with the old names")
     content = renamed if found.wrapper is None else _wrap(loaded, renamed, None, notes)
-    return Conversion(content, blocks=0, untouched=dict(renamed), tolerance=0.0, notes=notes)
+    return Conversion(content, 0, dict(renamed), tolerance=0.0, source=file, notes=notes)
 
 
 def write_conversion(conversion: Conversion, out: str, force: bool = False, hash_in_name: bool = False) -> str:

@@ -22,6 +22,13 @@ def compare_models(reference: nn.Module, other: nn.Module, image: Tensor | None 
 
     Returns:
         The difference.
+
+    Example:
+        >>> from repvgg_mm import RepVGG, whole_model_convert
+        >>> from repvgg_mm.convert.parity import compare_models
+        >>> model = RepVGG("A0")
+        >>> compare_models(model, whole_model_convert(model)).relative < 1e-4
+        True
     """
     x = fixed_input() if image is None else image
     with torch.inference_mode(), by_branches(reference):

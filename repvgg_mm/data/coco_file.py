@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..names import nearest
-from .errors import DataError
+from .data_error import DataError
 
 _FIELDS = {
     "images": ("id", "file_name", "height", "width"),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from .errors import DataError, UnreadableDataError
+from .data_error import DataError, UnreadableDataError
 
 Step = Callable[[dict[str, Any]], dict[str, Any] | None]
 _PNG, _PNG_DEPTH_AT = b"\x89PNG\r\n\x1a\n", 24

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, FUNCTIONS
 from torch.utils.data import Dataset, default_collate
 
 from ..names import nearest
-from .errors import DataError, UnreadableDataError
+from .data_error import DataError, UnreadableDataError
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 

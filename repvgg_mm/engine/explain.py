@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from ..data.errors import DataError, data_message
+from ..data.data_error import DataError, data_message
 from ..names import nearest
 from .checks.data import where_it_looked
 from .checks.kinds import registered_names

@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from .agreement import bare_model, highest
+from .across_processes import bare_model, highest
 
 
 class NonFiniteError(Exception):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
+from ..checkpoint.published import find_file
 from ..reparam.convert import is_deployed
 from .config import apply_options, load_config
 from .limits import limits
@@ -110,7 +112,7 @@ def open_model(
     """Open a checkpoint with its config.
 
     Args:
-        checkpoint: Trained or converted.
+        checkpoint: Path, address or name, as for `local_file`; trained or converted.
         config: Config file; None takes the config inside the checkpoint, as data: nothing in it is run.
         wanted: What is needed beside the model, see `take_parts`.
         trust: Unpickle the checkpoint, which may run code in it.
@@ -124,7 +126,10 @@ def open_model(
         ValueError: If the config has no model.
         FileNotFoundError: If a file is missing.
     """
-    loaded = load_checkpoint(checkpoint, trust)
+    path, published = find_file(checkpoint)
+    if published is not None:
+        print_log(published, logger="current")
+    loaded = load_checkpoint(path, trust)
     weights = find_state_dict(loaded).state_dict
     opened = open_config(checkpoint, loaded, config, wanted, weights, trust, **flags)
     if is_deployed(weights):
@@ -193,7 +198,7 @@ def stored_config(loaded: object, path: str) -> dict[str, Any]:
     """
     text = find_config_text(loaded)
     if text is None:
-        raise CheckpointError(f"{path} holds no config: give one (--config; before the checkpoint in tools/test.py)")
+        raise CheckpointError(f"{path} holds no config: give a config file")
     return parse_config(text)
 
 

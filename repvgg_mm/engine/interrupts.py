@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .agreement import highest
+from .across_processes import highest
 from .saving import AtomicCheckpointHook
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

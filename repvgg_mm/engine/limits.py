@@ -21,8 +21,8 @@ from mmengine.fileio.handlers.registry_utils import file_handlers
 from mmengine.registry import Registry, registry
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from ..checkpoint.errors import CheckpointError
-from .loading import Loader
+from ..checkpoint import CheckpointError, trusting
+from .safe_loader import Loader
 
 _PACKAGES = ("repvgg_mm.", "mmengine.", "mmcv.", "mmseg.", "mmdet.", "mmpretrain.", "torch.nn.", "torch.utils.data.")
 _FETCHING = ("mmdet.models.language_models.", "mmseg.models.text_encoder.")  # weights by name while they are built
@@ -37,7 +37,7 @@ def safe_loading(trust: bool = False, resume: bool = False) -> Iterator[None]:
         trust: Unpickle the files, which may run code in them.
         resume: Refuse a training state of which something is left out, as it can't be had without unpickling.
     """
-    with _replaced(CheckpointLoader, "_schemes", Loader(trust, resume).schemes()):
+    with trusting(trust), _replaced(CheckpointLoader, "_schemes", Loader(trust, resume).schemes()):
         yield
 
 

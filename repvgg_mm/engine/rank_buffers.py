@@ -7,7 +7,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from .agreement import bare_model
+from .across_processes import bare_model
 
 
 @HOOKS.register_module(force=True)

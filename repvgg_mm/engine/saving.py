@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..files import save_atomically
-from .agreement import bare_model
+from .across_processes import bare_model
 from .finite import check_finite
 from .rank_buffers import share_buffers
 

@@ -3,24 +3,23 @@
 mmengine would pass over most of it in silence, or end in a traceback after the first epoch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..checkpoint import CheckpointError, find_state_dict, recognise
 from ..data.coco_file import checked_json
+from .across_processes import bare_model
 from .checks import data, fit
 from .checks.keys import check_keys
 from .checks.kinds import check_kinds
 from .checks.values import check_values
 from .launch import build_runner
-from .loading import Loader, check_state
+from .safe_loader import Loader, check_state
 
 
 def prepare_training(cfg: Config) -> Runner:
@@ -52,7 +51,7 @@ def refuse(problems: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(problems))
     if found:
-        more = f" (and {len(found) - 1} more: --check lists them)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ValueError(found[0] + more)
 
 
@@ -96,7 +95,7 @@ def build_training(cfg: Config) -> tuple[Runner, list[str]]:
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
         if runner.val_loop is not None:
             loaders["val_dataloader"] = runner.val_loop.dataloader
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner)
     problems += fit.check_channels(model)
     problems += fit.check_batch_norm(model, loaders["train_dataloader"], get_world_size())
     metrics = runner.val_evaluator.metrics if runner.val_loop is not None else ()
@@ -110,7 +109,7 @@ def build_training(cfg: Config) -> tuple[Runner, list[str]]:
         labels = data.labels_of_metrics(metrics, loader.dataset) if by_data else None
         labels = labels or data.labels_of_heads(model, loader.dataset)
         data.guard_loader(loader, labels, skips.get(name, False), () if validates else runner.hooks)
-    problems += data.check_metric_json(_metric_configs(cfg), cfg)
+    problems += data.check_metric_json(cfg, "val")
     return runner, problems
 
 
@@ -127,11 +126,6 @@ def check_samples(runner: Runner) -> Iterator[str]:
     for loop in loops:
         if loop is not None:
             yield from (line for line in data.check_files(loop.dataloader.dataset) if line is not None)
-
-
-def _metric_configs(cfg: Config) -> Sequence[Any]:
-    evaluator = cfg.get("val_evaluator")
-    return evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
 def check_start(cfg: Config, trust: bool = False) -> None:

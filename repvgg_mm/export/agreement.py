@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ..runtime import Result
 
 _SEEN = 0.05  # objects below this score are not compared: ties among them end either way
+_SAME = 0.5  # overlap above which two boxes can be of the same object
 _LIMITS = {"scores": 1e-4, "pixels": 1e-3, "objects": 1e-3, "iou": 1e-2}
 
 
@@ -19,9 +20,10 @@ class Agreement:
     Attributes:
         scores: largest difference of a class's score; classification.
         pixels: largest share of pixels of another class or, of an object, its mask's.
-        objects: largest difference of an object's score, infinite where one has no counterpart.
+        objects: largest difference of an object's score.
         iou: 1 less the smallest overlap of an object's two boxes.
-        counted: how many objects were compared.
+        counted: how many objects of either answer were looked for in the other.
+        lost: how many of them are not there.
     """
 
     scores: float = 0.0
@@ -29,26 +31,28 @@ class Agreement:
     objects: float = 0.0
     iou: float = 0.0
     counted: int = 0
+    lost: int = 0
 
     def __or__(self, other: "Agreement") -> "Agreement":
         """Take the worse of two."""
         worst = {name: max(getattr(self, name), getattr(other, name)) for name in _LIMITS}
-        return Agreement(**worst, counted=self.counted + other.counted)
+        return Agreement(**worst, counted=self.counted + other.counted, lost=self.lost + other.lost)
 
     @property
     def holds(self) -> bool:
-        """Whether all stay within their limits."""
-        return all(getattr(self, name) <= limit for name, limit in _LIMITS.items())
+        """Whether all stay within their limits, and no object is lost."""
+        return self.lost == 0 and all(getattr(self, name) <= limit for name, limit in _LIMITS.items())
 
     def __str__(self) -> str:
         """Say it on one line."""
-        parts = {
-            "scores": f"scores differ by {self.scores:.1e} at most",
-            "pixels": f"{self.pixels:.2%} of the pixels differ",
-            "objects": f"scores of objects by {self.objects:.1e}",
-            "iou": f"boxes overlap to {1 - self.iou:.4f} at least",
-        }
-        return ", ".join(parts.values()) + f" ({self.counted} objects)"
+        parts = [
+            f"scores differ by {self.scores:.1e} at most",
+            f"{self.pixels:.2%} of the pixels differ",
+            f"{self.lost} of {self.counted} objects lost",
+            f"the others' scores differ by {self.objects:.1e}",
+            f"their boxes overlap to {1 - self.iou:.4f} at least",
+        ]
+        return ", ".join(parts)
 
 
 def compare_answers(wanted: Result, got: Result) -> Agreement:
@@ -82,8 +86,9 @@ def _compare_objects(wanted: Result, got: Result) -> Agreement:
     for index in np.flatnonzero(wanted.scores > _SEEN):
         fitting = np.where(free & (got.labels == wanted.labels[index]), overlaps[index], -1.0)
         other = int(fitting.argmax()) if len(fitting) else -1
-        if other < 0 or fitting[other] < 1 - _LIMITS["iou"]:
-            return Agreement(objects=float("inf"), iou=1.0, counted=worst.counted + 1)
+        if other < 0 or fitting[other] < _SAME:
+            worst |= Agreement(counted=1, lost=1)
+            continue
         free[other] = False
         pixels = 0.0
         if wanted.masks is not None and got.masks is not None:

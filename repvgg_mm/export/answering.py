@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..runtime import Model, Result
 from .network import kind_of
+from .original_images import read_image
 
 _TASKS = {"classifier": "classification", "segmentor": "segmentation"}  # the others detect
 
@@ -44,7 +45,7 @@ def answer_by(model: nn.Module, file: Model) -> None:
         samples = data["data_samples"]
         if task == "classification":
             return [_classified(file, *pair) for pair in zip(data["inputs"], samples.tolist(), strict=True)]
-        return [_filled(sample, file(_read(sample.img_path))) for sample in samples]
+        return [_filled(sample, file(read_image(sample.img_path))) for sample in samples]
 
     model.test_step = test_step  # type: ignore[assignment]
 
@@ -53,13 +54,6 @@ def _classified(file: Model, image: Tensor, label: int) -> dict[str, Any]:
     answer = file(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
     assert answer.scores is not None
     return {"scores": torch.from_numpy(answer.scores), "label": label}
-
-
-def _read(path: str) -> Any:
-    """Read an image as the libraries' pipelines do, in RGB."""
-    import mmcv
-
-    return np.ascontiguousarray(mmcv.imread(path, channel_order="rgb"))
 
 
 def _filled(sample: Any, answer: Result) -> Any:

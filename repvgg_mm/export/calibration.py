@@ -1,4 +1,4 @@
-"""The images that 8-bit quantisation takes the range of every feature map from."""
+"""Batches of training images for a network alone: 8 bits and float16 take the range of every feature map from them."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -11,6 +11,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint.errors import CheckpointError
+from ..data.guard import guard
+
+HALF_IMAGES = 32
+"""How many images are looked at before a network computes in float16: its ranges need not be known as well."""
 
 
 class CalibrationImages:
@@ -33,10 +37,11 @@ class CalibrationImages:
         try:
             self._loader = Runner.build_dataloader(_one_by_one(cfg), seed=0)
         except FileNotFoundError as error:
-            raise ValueError(f"--int8: {error}: give --config with the place of the training data") from error
+            raise ValueError(f"calibrating: {error}: give a config with the place of the training data") from error
+        guard(self._loader.dataset)
         self._batches = min(count, len(self._loader.dataset)) // shape[0]
         if not self._batches:
-            raise ValueError(f"--int8 {count}: fewer than --batch {shape[0]} training images")
+            raise ValueError(f"calibrating with {count} images: fewer than the batch of {shape[0]}")
 
     def __len__(self) -> int:
         """Count the batches."""
@@ -56,8 +61,8 @@ class CalibrationImages:
             image = image[:, :, max(top, 0) :, max(left, 0) :][:, :, :height, :width]
         if image.shape[2:] != self._shape[2:]:
             raise CheckpointError(
-                f"--int8: a training image, prepared as for testing, is {image.shape[2]} x {image.shape[3]}, not "
-                f"{height} x {width}: set --size, or give a --config that resizes or crops to it"
+                f"calibrating: a training image, prepared as for testing, is {image.shape[2]} x {image.shape[3]}, not "
+                f"{height} x {width}: export that size, or give a config that resizes or crops to it"
             )
         return image
 
@@ -71,7 +76,7 @@ def _one_by_one(cfg: Config) -> dict[str, Any]:
     steps = next((key for key in ("pipeline", "transforms") if key in data), None)
     if steps is None or steps not in loader.get("dataset", {}):
         raise ValueError(
-            "--int8 needs a config whose train_dataloader.dataset has a pipeline, as that for testing has: "
+            "calibrating needs a config whose train_dataloader.dataset has a pipeline, as that for testing has: "
             f"{data.get('type', 'there')} has none"
         )
     data[steps] = loader["dataset"][steps]

@@ -221,7 +221,7 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
         names: of the outputs.
         path: file to write.
     """
-    from onnx import compose, load, save
+    from onnx import compose, helper, load, save
 
     parts = [
         compose.add_prefix(load(file), f"{file.stem}/", rename_inputs=False, rename_outputs=False) for file in files
@@ -234,4 +234,7 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
     front = compose.merge_models(parts[0], parts[1], io_map=[("x", "x")], outputs=[*passed, *maps])
     needed = [one.name for one in parts[2].graph.input]  # what decoding does not look at is no input of it
     whole = compose.merge_models(front, parts[2], io_map=[(name, name) for name in needed], outputs=[*names])
+    versions = {one.domain: one.version for one in whole.opset_import}  # they come once a part
+    del whole.opset_import[:]
+    whole.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
     save(whole, path)

@@ -8,21 +8,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import print_log
-
 from ..checkpoint import check_writable, drop_placeholders, render_config, set_deploy
 from ..checkpoint.errors import CheckpointError
 from ..engine.gate import Opened, open_model
 from ..files import move_into_place, workplace
+from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
-from ..runtime.session import SUFFIXES
-from .calibration import CalibrationImages
+from .calibration import HALF_IMAGES, CalibrationImages
 from .exported_file import open_exported
 from .network import Network
-from .writers import Batches, describe_onnx, quantize_onnx, write_onnx, write_openvino
+from .precision import Numbers, Precision, numbers_of, write_as
+from .tensorrt_engine import check_tensorrt
+from .writers import write_onnx
 
-_NEEDED = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("onnx", "onnxscript", "openvino")}
+ENGINE = ".engine"
+_NEEDED = {
+    ".onnx": ("onnx", "onnxscript", "onnxruntime"),
+    ".xml": ("onnx", "onnxscript", "openvino"),
+    ENGINE: ("onnx", "onnxscript", "onnxruntime"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,15 @@ class Export:
         files: the files written; none if the check failed.
         outputs: names and shapes of the outputs.
         difference: between the checkpoint, all branches computed by PyTorch, and the file in its runtime.
-        tolerance: limit of the relative difference; None in 8 bits, where only the metric tells.
+        tolerance: limit of the relative difference; None in fewer bits, where only the metric tells.
+        precision: what the file computes in.
     """
 
     files: list[Path]
     outputs: dict[str, tuple[int, ...]]
     difference: Difference
     tolerance: float | None
+    precision: Precision
 
 
 def export_checkpoint(
@@ -51,6 +58,7 @@ def export_checkpoint(
     int8: int = 0,
     force: bool = False,
     trust: bool = False,
+    half: bool = False,
 ) -> Export:
     """Write the network of a checkpoint for another runtime, its RepVGG blocks as plain convolutions.
 
@@ -63,6 +71,7 @@ def export_checkpoint(
         int8: quantise to 8 bits, calibrated with so many images of the config's training data; 0: stay in float32.
         force: overwrite ``out``.
         trust: unpickle the checkpoint, which may run code in it.
+        half: float16, but for the layers that it can't hold on training images.
 
     Returns:
         The export. If the file's outputs differ too much from the checkpoint's, nothing was written.
@@ -73,20 +82,28 @@ def export_checkpoint(
         FileNotFoundError: if a file is missing.
         FileExistsError: if ``out`` exists and may not be overwritten.
     """
-    target = check_target(out, int8, force)
-    opened = open_model(checkpoint, config, ["calibration"] if int8 else [], trust)
+    numbers = numbers_of(int8, half)
+    if Path(out).suffix == ENGINE:
+        raise ValueError(f"{out}: an engine is built of a complete file: leave the network alone out, or write .onnx")
+    target = check_target(out, numbers, force)
+    opened = open_model(checkpoint, config, [] if numbers == "float32" else ["calibration"], trust)
     about = describe(opened, config or checkpoint)
     with opened.limits():
-        return _export(opened, about, target, (batch, 3, *size), int8)
+        return _export(opened, about, target, (batch, 3, *size), numbers, int8 or HALF_IMAGES)
 
 
 def _export(
-    opened: Opened, about: Mapping[str, Any], target: Path, shape: tuple[int, int, int, int], int8: int
+    opened: Opened,
+    about: Mapping[str, Any],
+    target: Path,
+    shape: tuple[int, int, int, int],
+    numbers: Numbers,
+    images: int,
 ) -> Export:
     """Build, convert, write and compare; all of it inside the limits of the config."""
     model = opened.build()
     network = Network(model)
-    calibration: Batches = CalibrationImages(opened.cfg, model, int8, shape) if int8 else []
+    calibration: Samples = [] if numbers == "float32" else CalibrationImages(opened.cfg, model, images, shape)
     probe = next(iter(calibration), fixed_input(shape))
     try:
         wanted = network.run_by_branches(probe)
@@ -96,17 +113,16 @@ def _export(
         ) from error
     outputs = {name: tuple(tensor.shape) for name, tensor in zip(network.output_names(probe), wanted, strict=True)}
     switch_to_deploy(model)
-    if int8:
-        print_log(f"8 bits: calibrating with {len(calibration) * shape[0]} training images", logger="current")
     with workplace(target) as folder:
         plain = folder / "float32.onnx"
         write_onnx(network, probe, list(outputs), plain)
-        made = _finish(plain, calibration, about, folder / target.name)
+        made = folder / target.name
+        precision = write_as(plain, numbers, calibration, len(calibration) * shape[0], about, made)
         difference = compare_outputs(wanted, open_exported(str(made))(probe))
-        tolerance = None if int8 else FLOAT_TOLERANCE
+        tolerance = FLOAT_TOLERANCE if numbers == "float32" else None
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
         files = move(made, target) if good else []
-    return Export(files, outputs, difference, tolerance)
+    return Export(files, outputs, difference, tolerance, precision)
 
 
 def move(made: Path, target: Path) -> list[Path]:
@@ -118,16 +134,20 @@ def move(made: Path, target: Path) -> list[Path]:
     return [weights, move_into_place(made, target)]
 
 
-def check_target(out: str, int8: int, force: bool) -> Path:
+def check_target(out: str, numbers: Numbers, force: bool) -> Path:
     """Refuse before long work what can't be written."""
     target = Path(out)
-    if target.suffix not in SUFFIXES:
-        raise ValueError(f"{out}: end it in .onnx (ONNX Runtime, TensorRT) or .xml (OpenVINO)")
-    needed = _NEEDED[target.suffix] + (("nncf",) if int8 and target.suffix == ".xml" else ())
+    if target.suffix not in _NEEDED:
+        raise ValueError(f"{out}: end it in .onnx (ONNX Runtime, TensorRT), .xml (OpenVINO) or .engine (TensorRT)")
+    needed: tuple[str, ...] = _NEEDED[target.suffix]
+    if target.suffix == ".xml":
+        needed += {"float32": (), "float16": ("onnxruntime",), "int8": ("onnxruntime", "nncf")}[numbers]
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
         raise ImportError(f"exporting to {target.suffix} needs {', '.join(missing)}: pip install 'repvgg_mm[deploy]'")
     check_writable(target, force)
+    if target.suffix == ENGINE:
+        check_tensorrt(out)
     if target.suffix == ".xml":
         check_writable(target.with_suffix(".bin"), force)
     return target
@@ -154,16 +174,3 @@ def _preprocess(cfg: Mapping[str, Any]) -> dict[str, Any]:
     swapped = given.get("bgr_to_rgb") or given.get("rgb_to_bgr") or False
     channels = "BGR" if loaded_as_bgr != swapped else "RGB"
     return {"channels": channels, **{key: given[key] for key in ("mean", "std") if key in given}}
-
-
-def _finish(plain: Path, calibration: Batches, about: Mapping[str, Any], path: Path) -> Path:
-    """Make the file wanted out of an .onnx file in float32."""
-    if path.suffix == ".xml":
-        write_openvino(plain, calibration, about, path)
-    else:
-        if calibration:
-            quantize_onnx(plain, calibration, path)
-        else:
-            plain.replace(path)
-        describe_onnx(path, about)
-    return path

@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from ..engine.gate import open_model
 from ..files import workplace
 from ..inference.predictors import Predictor, build_predictor
+from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import by_branches
 from ..runtime import Model
 from .agreement import Agreement, compare_answers
+from .calibration import HALF_IMAGES
 from .complete import Complete, join, write_parts
-from .export_checkpoint import check_target, describe, move
+from .export_checkpoint import ENGINE, check_target, describe, move
+from .original_images import OriginalImages
+from .precision import Precision, numbers_of, write_as
 from .preparation import read_preparation
-from .writers import describe_onnx, write_openvino
+from .tensorrt_engine import build_engine
 
 _PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
 
@@ -31,16 +35,18 @@ class CompleteExport:
     """What became of an export.
 
     Attributes:
-        files: the files written; none if the answers differ.
+        files: the files written; none if the answers of a file in float32 differ.
         outputs: names of the outputs.
         agreement: of the checkpoint's answers, by three branches if it has them, and the file's.
         images: how many were compared.
+        precision: what the file computes in; in fewer bits than float32's there is no limit to the differences.
     """
 
     files: list[Path]
     outputs: tuple[str, ...]
     agreement: Agreement
     images: int
+    precision: Precision
 
 
 def export_complete(
@@ -50,19 +56,23 @@ def export_complete(
     images: Sequence[str] = (),
     force: bool = False,
     trust: bool = False,
+    int8: int = 0,
+    half: bool = False,
 ) -> CompleteExport:
     """Write a file that takes an image as it is and gives the answer, for ONNX Runtime, TensorRT or OpenVINO.
 
     Args:
         checkpoint: trained or converted checkpoint.
-        out: file to write, ending in .onnx or .xml.
+        out: file to write, ending in .onnx, .xml or .engine.
         config: config file; None takes the config inside the checkpoint, as data: nothing in it is run.
         images: files to prove it on, beside those that are made here.
         force: overwrite ``out``.
         trust: unpickle the checkpoint, which may run code in it.
+        int8: the network in 8 bits, calibrated with so many images of the config's training data; 0: not.
+        half: the network in float16, but for the layers that it can't hold on ``images``, or on training images.
 
     Returns:
-        The export. If the answers differ, nothing was written.
+        The export. If the answers of a file in float32 differ, nothing was written.
 
     Raises:
         ValueError: if the checkpoint's model or test pipeline can't be exported; says what can.
@@ -70,32 +80,39 @@ def export_complete(
         FileNotFoundError: if a file is missing.
         FileExistsError: if ``out`` exists and may not be overwritten.
     """
-    target = check_target(out, 0, force)
+    numbers = numbers_of(int8, half)
+    target = check_target(out, numbers, force)
     shown = [*map(_read, images), *map(_make_image, _PROOF_SIZES)]
     predictor = build_predictor(config, checkpoint, trust=trust)
     with by_branches(predictor.model):
         wanted = [predictor.answer(image) for image in shown]
-    opened = open_model(checkpoint, config, ["pipeline"], trust)
+    looks = int8 > 0 or (half and not images)
+    opened = open_model(checkpoint, config, ["pipeline", "calibration"] if looks else ["pipeline"], trust)
     about = describe(opened, config or checkpoint) | _about(predictor, checkpoint)
     with opened.limits(), workplace(target) as folder:
         model = opened.build().eval()
+        samples: Samples = shown if half else []
+        if looks:
+            samples = OriginalImages(opened.cfg, "train_dataloader", int8 or HALF_IMAGES)
         switch_to_deploy(model)
         how = read_preparation(opened.cfg)
         complete = Complete(model, how).eval()
         whole, made = folder / "whole.onnx", folder / target.name
+        if target.suffix == ENGINE:  # made of the .onnx file, once that is proven
+            made = folder / "proven.onnx"
         join(write_parts(complete, folder), complete.names, whole)
         about["preparation"] = how.describe()
-        if made.suffix == ".xml":
-            write_openvino(whole, [], about, made)
-        else:
-            whole.replace(made)
-            describe_onnx(made, about)
+        precision = write_as(whole, numbers, samples, len(samples), about, made)
         answers = map(Model(str(made)), shown)
         agreement = Agreement()
         for one, other in zip(wanted, answers, strict=True):
             agreement |= compare_answers(one, other)
-        files = move(made, target) if agreement.holds else []
-    return CompleteExport(files, complete.names, agreement, len(shown))
+        good = agreement.holds or numbers != "float32"
+        if good and target.suffix == ENGINE:
+            proven, made = made, folder / target.name
+            build_engine(proven, made)
+        files = move(made, target) if good else []
+    return CompleteExport(files, complete.names, agreement, len(shown), precision)
 
 
 def _about(predictor: Predictor, checkpoint: str) -> dict[str, Any]:

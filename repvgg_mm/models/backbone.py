@@ -46,6 +46,13 @@ class RepVGG(BaseModule):
 
     Raises:
         ValueError: if an argument is out of its choices; the message lists them.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm import RepVGG
+        >>> backbone = RepVGG("A0", out_indices=(2, 3))
+        >>> [tuple(feature_map.shape) for feature_map in backbone(torch.rand(2, 3, 64, 96))]
+        [(2, 192, 4, 6), (2, 1280, 2, 3)]
     """
 
     def __init__(

@@ -32,6 +32,13 @@ class ImageClassifier(BaseModel):
 
     Source:
         RepVGG paper, section 3.4 (arXiv:2101.03697).
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm import ImageClassifier
+        >>> model = ImageClassifier(dict(type="RepVGG", arch="A0"), num_classes=10)
+        >>> list(model(torch.rand(2, 3, 64, 96), torch.tensor([3, 5]), mode="loss"))
+        ['loss_ce', 'accuracy']
     """
 
     def __init__(

@@ -27,6 +27,12 @@ class RepVGGClassifier(RepVGG):
 
     Source:
         Paper, section 3.4.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm import RepVGGClassifier
+        >>> RepVGGClassifier("A0", num_classes=10)(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, arch: Any, num_classes: int = 1000, deploy: bool = False, **kwargs: Any) -> None:
@@ -97,6 +103,12 @@ def get_RepVGG_func_by_name(name: str) -> Callable[..., RepVGGClassifier]:
 
     Raises:
         ValueError: if there is no such name; the message has the nearest one.
+
+    Example:
+        >>> from repvgg_mm import get_RepVGG_func_by_name
+        >>> model = get_RepVGG_func_by_name("RepVGG-A0")(deploy=True)
+        >>> model.stage0.rbr_reparam
+        Conv2d(3, 48, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     """
     return _look_up(name, func_dict)
 
@@ -114,6 +126,12 @@ def create_RepVGGplus_by_name(name: str, deploy: bool = False, use_checkpoint: b
 
     Raises:
         ValueError: if there is no such name; the message has the nearest one.
+
+    Example:
+        >>> from repvgg_mm import create_RepVGGplus_by_name
+        >>> create_RepVGGplus_by_name("RepVGG-A3")
+        Traceback (most recent call last):
+        ValueError: no RepVGG named 'RepVGG-A3'; the nearest name is 'RepVGG-B3', ...
     """
     return _look_up(name, _BY_NAME)(deploy, use_checkpoint)
 

@@ -25,9 +25,9 @@ from .branches import (
     why_not_fusible,
 )
 from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
+from .form_matching import match_form
 from .fuse import BNParams, custom_l2, fuse_branches
 from .kernel_cache import CachedKernel
-from .loading import match_form
 from .recompute import statistics_untouched
 from .se import SEBlock
 
@@ -53,6 +53,17 @@ class RepVGGBlock(nn.Module):
 
     Raises:
         ValueError: if channels don't divide by groups, ``se`` is unknown or the norm layer is of another kind.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm import RepVGGBlock
+        >>> block, x = RepVGGBlock(8, 8).eval(), torch.rand(2, 8, 5, 7)
+        >>> before = block(x)
+        >>> block.switch_to_deploy()
+        >>> [name for name, _ in block.named_parameters()]
+        ['rbr_reparam.weight', 'rbr_reparam.bias']
+        >>> torch.allclose(block(x), before, atol=1e-6)
+        True
     """
 
     rbr_dense: ConvBN

@@ -62,6 +62,13 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
 
     Source:
         Paper, section 3.3.
+
+    Example:
+        >>> from torch import nn
+        >>> from repvgg_mm import RepVGGBlock, convert_state_dict
+        >>> model = nn.Sequential(RepVGGBlock(3, 8, stride=2), nn.Conv2d(8, 1, 1))
+        >>> list(convert_state_dict(model.state_dict()))
+        ['0.rbr_reparam.weight', '0.rbr_reparam.bias', '1.weight', '1.bias']
     """
     blocks = read_blocks(state_dict, eps)
     if not blocks:
@@ -105,6 +112,12 @@ def repvgg_model_convert(
     Raises:
         ValueError: if the model has no RepVGG block, one computes something that no kernel can hold, or ``build_func``
             makes another architecture.
+
+    Example:
+        >>> from repvgg_mm import create_RepVGG_A0, repvgg_model_convert
+        >>> deployed = repvgg_model_convert(create_RepVGG_A0(), create_RepVGG_A0, save_path="A0-deploy.pth")
+        >>> deployed.stage4[0].rbr_reparam
+        Conv2d(192, 1280, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     """
     if isinstance(save_path, bool):
         do_copy, save_path = save_path, None
@@ -135,6 +148,17 @@ def whole_model_convert(
     Raises:
         ValueError: if there is no RepVGG block, one computes something that no kernel can hold, or ``deploy_model`` is
             of another architecture.
+
+    Example:
+        >>> import torch
+        >>> from repvgg_mm import ImageClassifier, whole_model_convert
+        >>> model = ImageClassifier(dict(type="RepVGG", arch="A0"), num_classes=10).eval()
+        >>> deployed = whole_model_convert(model)
+        >>> torch.equal(deployed.linear.weight, model.linear.weight)
+        True
+        >>> image = torch.rand(1, 3, 64, 96)
+        >>> torch.allclose(deployed(image), model(image), rtol=1e-4, atol=1e-4)
+        True
     """
     make_copyable(train_model)
     converted = _switched(copy.deepcopy(train_model))

@@ -178,6 +178,36 @@ class Report:
         return all(labelled(example.truth, len(self.classes)).all() for example in self.examples)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Several things with the same measurements: a table, and a chart of two of them.
+
+    Args:
+        title: heading of the page.
+        header: names of the columns.
+        rows: as many cells each, as text; the first names the row.
+        axes: what the length of the chart's bars is, with its unit, and the number behind each.
+        points: name and both numbers of each; the first is what the others are compared with.
+        facts: name and text of what one needs to repeat it.
+
+    Raises:
+        ValueError: a row has another number of cells than the header.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    axes: tuple[str, str]
+    points: Sequence[tuple[str, float, float]]
+    facts: Sequence[tuple[str, str]]
+
+    def __post_init__(self) -> None:
+        """Refuse a table that is no rectangle."""
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(f"{len(row)} cells in row {row[0]!r}: the header has {len(self.header)}")
+
+
 def labelled(mask: Labels, classes: int) -> NDArray[np.bool_]:
     """Tell for every pixel of (H, W) whether its index is one of the classes."""
     return np.asarray((mask >= 0) & (mask < classes))

@@ -9,11 +9,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..files import atomic_path
-from .content import Report
+from .content import Comparison, Report
 from .object_labels import label_objects
 from .object_pairs import agreement_sentence, compare_objects, count_objects
 from .pictures import data_uri, difference, labelled, overlay, overlay_objects
-from .svg_charts import EPSILON, draw_curve, draw_errors, scientific
+from .svg_charts import EPSILON, draw_bars, draw_curve, draw_errors, scientific
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -29,6 +29,7 @@ _TEMPLATES.globals.update(
         count_objects,
         data_uri,
         difference,
+        draw_bars,
         draw_curve,
         draw_errors,
         label_objects,
@@ -50,7 +51,23 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     Raises:
         FileNotFoundError: its folder does not exist.
     """
-    text = _TEMPLATES.get_template("page.html.jinja").render(report=report, verdict=verdict(report))
+    _write(path, _TEMPLATES.get_template("page.html.jinja").render(report=report, verdict=verdict(report)))
+
+
+def write_comparison(path: str | os.PathLike[str], comparison: Comparison) -> None:
+    """Write the page of a comparison, as `write_report` does.
+
+    Args:
+        path: the file to write, or to replace; its folder must exist.
+        comparison: what to show.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+    """
+    _write(path, _TEMPLATES.get_template("comparison.html.jinja").render(report=comparison))
+
+
+def _write(path: str | os.PathLike[str], text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

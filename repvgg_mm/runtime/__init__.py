@@ -7,7 +7,7 @@ Example:
     ...     print(model.classes[label], score, box)
 """
 
-from .errors import FileError
+from .file_error import FileError
 from .model import Model, Result
 from .session import open_session
 

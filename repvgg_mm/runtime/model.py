@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FileError
+from .file_error import FileError
 from .session import IMAGE, Session, check_image, open_session
 
 _TASKS = {

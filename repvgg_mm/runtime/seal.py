@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from .errors import FileError
+from .file_error import FileError
 
 ENTRY = "repvgg_mm_sha256"
 """Name of the metadata entry."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FileError
+from .file_error import FileError
 from .seal import check_seal
 
 ABOUT = "repvgg_mm"

@@ -159,7 +159,7 @@ def test_a_stored_config(name: str) -> None:
 
 
 def test_arrays_that_share_their_bytes(tmp_path: Path) -> None:
-    from repvgg_mm.engine.loading import Loader
+    from repvgg_mm.engine.safe_loader import Loader
 
     array = np.zeros(100_000)
     data = pickle.dumps(array, 2)[2:-1]

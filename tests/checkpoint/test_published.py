@@ -18,6 +18,9 @@ from repvgg_mm.checkpoint.download import hash_in_name
 from repvgg_mm.checkpoint.errors import CheckpointError
 from repvgg_mm.checkpoint.key_layouts import from_ours
 from repvgg_mm.checkpoint.pretrained import load_pretrained
+from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, rename_checkpoint
+from repvgg_mm.engine.gate import open_model
+from repvgg_mm.engine.safe_loader import Loader
 
 GOLDEN = Path("/work/shared/golden/published_weights.json")
 
@@ -138,6 +141,26 @@ def test_the_authors_files_are_known_by_their_hash(tmp_path: Path, table: dict, 
     table["authors"]["RepVGG-D2se-200epochs-train.pth"].update(known)
     said = "the authors' RepVGG-D2se-200epochs-train.pth, top-1 83.55 at 320 px as published"
     assert published.describe_published("mine.pth", tmp_path / "mine.pth") == said
+
+
+def test_every_reader_takes_names_and_says_what_they_are(
+    server: FileServer, hub: Path, tmp_path: Path, table: dict, model: RepVGGClassifier
+) -> None:
+    """Converting, renaming, the gate of testing and exporting, and what stands in the place of mmengine's loader."""
+    torch.save({"model": from_ours(model.state_dict(), "zcls")}, tmp_path / "w.pth")
+    server.files["/w.pth"] = (tmp_path / "w.pth").read_bytes()
+    table["zcls"]["repvgg_a2_train"]["address"] = f"{server.address}/w.pth"
+    name, said = "zcls://repvgg_a2_train", "zcls://repvgg_a2_train: repvgg_a2_train of ZCls"
+    for conversion in (convert_checkpoint(name), rename_checkpoint(name, "repvgg_mm")):
+        assert conversion.notes[0] == said and Path(conversion.source).read_bytes() == server.files["/w.pth"]
+    assert convert_checkpoint(name).blocks == 7
+    config = tmp_path / "config.py"
+    config.write_text("model = dict(type='RepVGG', arch='A2')")
+    log = log_of(tmp_path)
+    weights = open_model(name, str(config)).weights
+    torch.testing.assert_close(dict(weights), from_ours(model.state_dict(), "zcls"), rtol=0, atol=0)
+    Loader(trust=False, resume=False).load(name)
+    assert log.read_text().count(said) == 2
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ assert mmengine.registry.FUNCTIONS.get("collate_images") is repvgg_mm.data.colla
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("tool", ["benchmark", "convert", "demo", "doctor", "export", "infer", "test", "train"])
+@pytest.mark.parametrize(
+    "tool", ["benchmark", "compare", "convert", "demo", "doctor", "export", "infer", "test", "train"]
+)
 def test_help_needs_no_torch(tool: str) -> None:
     script = (
         "import runpy, sys\n"
@@ -66,6 +68,7 @@ def test_without_openmmlab_a_tool_ends_with_one_line(tool: str, tmp_path: Path) 
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['mmengine'] = None")
     arguments = {
         "benchmark": ["--repeats", "1"],
+        "compare": ["in.pth"],
         "convert": ["in.pth", "out.pth"],
         "demo": [],
         "export": ["in.pth", "out.onnx", "--size", "64", "64"],

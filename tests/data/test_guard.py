@@ -10,7 +10,7 @@ from mmengine.dataset import RepeatDataset
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import ConcatDataset, DataLoader
 
-from repvgg_mm.data.errors import DataError, data_message
+from repvgg_mm.data.data_error import DataError, data_message
 from repvgg_mm.data.guard import GuardedPipeline, Labels, guard, leaf_datasets
 
 

@@ -49,7 +49,7 @@ class TestInt8:
 
     @pytest.mark.parametrize(
         "size, batch, message",
-        [((64, 96), 1, "is 64 x 64, not 64 x 96"), ((64, 64), 1000, "fewer than --batch 1000")],
+        [((64, 96), 1, "is 64 x 64, not 64 x 96"), ((64, 64), 1000, "fewer than the batch of 1000")],
     )
     def test_data_that_do_not_fit(
         self, size: tuple[int, int], batch: int, message: str, checkpoints: dict[str, str], tmp_path: Path
@@ -63,7 +63,7 @@ class TestInt8:
         cfg.model.backbone.update(arch=SMALL_ARCH, init_cfg=None)
         cfg.train_dataloader = {}
         cfg.dump(tmp_path / "config.py")
-        with pytest.raises(ValueError, match="--int8 needs a config whose train_dataloader"):
+        with pytest.raises(ValueError, match="calibrating needs a config whose train_dataloader"):
             out, config = str(tmp_path / "int8.onnx"), str(tmp_path / "config.py")
             export_checkpoint(checkpoints[CLS], out, (64, 64), config=config, int8=4)
 
@@ -95,5 +95,5 @@ class TestInt8:
             torch.testing.assert_close(crop, images[:, :, 32:96, 16:112], rtol=0, atol=0)
 
     def test_data_that_are_gone(self, checkpoints: dict[str, str]) -> None:
-        with pytest.raises(ValueError, match="give --config with the place of the training data"):
+        with pytest.raises(ValueError, match="give a config with the place of the training data"):
             self.calibration(checkpoints, CLS, **{"train_dataloader.dataset.data_root": "/gone"})

@@ -12,7 +12,7 @@ import pytest
 from report_pages import Page, make_report, write
 
 from repvgg_mm.report import Curve
-from repvgg_mm.report.svg_charts import EPSILON, draw_curve, draw_errors, scientific
+from repvgg_mm.report.svg_charts import EPSILON, draw_bars, draw_curve, draw_errors, scientific
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -109,3 +109,11 @@ class TestErrors:
     def test_scientific(self) -> None:
         numbers = (0, 1.19e-7, 3.0, 2.5e11, math.nan, math.inf)
         assert [scientific(value) for value in numbers] == ["0", "1.2e-7", "3.0e0", "2.5e11", "nan", "inf"]
+
+
+class TestBars:
+    def test_bars_are_drawn_to_scale_and_the_first_is_marked(self) -> None:
+        uri = draw_bars([("float32", 4.0, 70.0), ("8 bits", 1.0, 69.0)], ("ms", "mIoU"))
+        (first,), (second,) = paths(uri, "#c2401c"), paths(uri, "#1f5fc4")
+        assert np.ptp(first[:, 0]) == pytest.approx(4 * np.ptp(second[:, 0]), rel=1e-3)
+        assert first[:, 1].max() < second[:, 1].min()

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from ...data.coco_file import check_categories
-from ...data.errors import DataError, data_message
+from ...data.data_error import DataError, data_message
 from ...data.guard import Labels, guard, leaf_datasets, read_sample
 
 _SAMPLE = 8  # files that are read at every start
@@ -156,22 +156,24 @@ def check_json(dataset: Any, categories: Mapping[str, list[str]]) -> Iterator[st
             yield from check_categories(path, categories[path], classes)
 
 
-def check_metric_json(metrics: Iterable[Any], cfg: Config) -> Iterator[str]:
-    """Find a metric that compares with another json than the validation data reads.
+def check_metric_json(cfg: Config, part: str) -> Iterator[str]:
+    """Find a metric that compares with another json than its data set reads.
 
     Args:
-        metrics: configs of the metrics.
         cfg: the run's config.
+        part: ``'val'`` or ``'test'``.
 
     Yields:
         A line for each.
     """
-    leaves = list(leaf_configs((cfg.get("val_dataloader") or {}).get("dataset")))
+    evaluator = cfg.get(f"{part}_evaluator")
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    leaves = list(leaf_configs((cfg.get(f"{part}_dataloader") or {}).get("dataset")))
     read = {Path(leaf.get("data_root") or "", leaf["ann_file"]).resolve() for leaf in leaves if leaf.get("ann_file")}
     for metric in metrics:
         path = metric.get("ann_file") if isinstance(metric, Mapping) else None
         if path and len(read) == 1 and Path(path).resolve() not in read:
-            yield f"val_evaluator.ann_file={path} is not what val_dataloader reads: {next(iter(read))}"
+            yield f"{part}_evaluator.ann_file={path} is not what {part}_dataloader reads: {next(iter(read))}"
 
 
 def check_files(dataset: Any, every: bool = False) -> Iterator[str | None]:

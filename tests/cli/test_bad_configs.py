@@ -1,74 +1,13 @@
-"""What users get wrong: one line that names it, exit code 2, before anything is trained or written."""
+"""What users get wrong in a config: one line that names it, exit code 2, before anything is trained or written."""
 
-import itertools
-import json
-import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-from command_lines import CLS, ROOT, SEG
+from bad_inputs import DET, MASKS, ROI, refusal, start
+from command_lines import CLS, SEG
 
 from repvgg_mm.cli import train
 from repvgg_mm.cli.command import run
-from repvgg_mm.data.digits import make_digits
-
-DET, MASKS, ROI = (
-    "configs/retinanet_repvgg_digits.py",
-    "configs/mask_rcnn_repvgg_digits.py",
-    "configs/faster_rcnn_repvgg_digits.py",
-)
-SHORT = {
-    SEG: "train_cfg.max_iters=1",
-    CLS: "train_cfg.max_epochs=1",
-    DET: "train_cfg.max_epochs=1",
-}  # where nothing is refused
-_RUNS = itertools.count()
-Damage = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("clean") / "digits"
-    make_digits(root, train_scenes=4, val_scenes=2, train_images=20, val_images=10)
-    return root
-
-
-@pytest.fixture
-def data(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of one's own to damage; the configs find it."""
-    shutil.copytree(clean, tmp_path / "data")
-    monkeypatch.setenv("DIGITS", str(tmp_path / "data"))
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("logging.raiseExceptions", False)  # mmengine's logger keeps the stdout of an earlier test
-    monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)  # asks compilers for their versions, for the log
-    return tmp_path / "data"
-
-
-def start(config: str | Path, work_dir: Path, *options: str, flags: tuple[str, ...] = ()) -> int:
-    """Train in this process, as the command line does; give back its exit code."""
-    short = [f"experiment_name=bad_input_{next(_RUNS)}", "log_level=ERROR"]
-    if not any("init_cfg" in option for option in options):
-        short.append("model.backbone.init_cfg=None")
-    short += [SHORT[str(config)]] if str(config) in SHORT else []
-    arguments = [str(config), "--work-dir", str(work_dir), *flags, "--cfg-options", *short, *options]
-    with pytest.raises(SystemExit) as left:
-        run(lambda: train.main(arguments))
-    return int(left.value.code or 0)
-
-
-def refusal(capfd: pytest.CaptureFixture[str], code: int, work_dir: Path) -> str:
-    """Return the one line on stderr; nothing but logs may be left in the folder."""
-    lines = [line for line in capfd.readouterr().err.splitlines() if "Warning" not in line and "warn" not in line]
-    assert code == 2 and len([line for line in lines if line.startswith("error: ")]) == 1, lines
-    assert "Traceback" not in "".join(lines)
-    left = {path.suffix for path in work_dir.rglob("*") if path.is_file()}
-    assert left <= {".log", ".json", ".py"}, left
-    return lines[-1]
-
 
 CONFIG_MISTAKES = [
     # top level and --cfg-options: names that nothing would read
@@ -178,99 +117,6 @@ def test_a_mistake_in_a_config_gets_one_line(
     assert len(line) < 500, line
 
 
-def picture(path: Path, shape: tuple[int, ...] = (128, 128), value: int = 1, dtype: type = np.uint8) -> None:
-    cv2.imwrite(str(path), np.full(shape, value, dtype))
-
-
-def masks(root: Path, split: str = "train") -> Path:
-    return sorted((root / "segmentation/annotations" / split).iterdir())[0]
-
-
-def images(root: Path, split: str = "train") -> Path:
-    return sorted((root / "segmentation/images" / split).iterdir())[0]
-
-
-def digit(root: Path) -> Path:
-    return sorted((root / "classification/train/3").iterdir())[0]
-
-
-def annotations(root: Path, split: str = "train") -> Path:
-    return root / f"detection/{split}.json"
-
-
-def edit(path: Path, change: Callable[[dict], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def category(content: dict) -> None:
-    content["annotations"][0]["category_id"] = 77
-
-
-def image_id(content: dict) -> None:
-    content["annotations"][0]["image_id"] = 999
-
-
-def empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:60])
-
-
-DAMAGE: list[tuple[str, Damage, str, str]] = [
-    (SEG, lambda root: picture(masks(root), value=11), "mask", "id 11"),
-    (SEG, lambda root: picture(masks(root, "val"), value=11), "/val/", "id 11"),
-    (SEG, lambda root: picture(masks(root), (128, 64)), "mask", "64 x 128"),
-    (SEG, lambda root: picture(masks(root, "val"), (64, 128)), "/val/", "128 x 64"),
-    (SEG, lambda root: picture(masks(root), (128, 128, 3)), "mask", "3 channels"),
-    (SEG, lambda root: picture(masks(root), value=300, dtype=np.uint16), "mask", "16 bits"),
-    (SEG, lambda root: cut(masks(root)), "annotations/train", "can't be read"),
-    (SEG, lambda root: masks(root).write_bytes(b""), "annotations/train", "can't be read"),
-    (SEG, lambda root: masks(root).unlink(), "annotations/train", ""),
-    (SEG, lambda root: cut(images(root)), "images/train", "can't be read"),
-    (SEG, lambda root: cut(images(root, "val")), "images/val", "can't be read"),
-    (SEG, lambda root: images(root).write_bytes(b""), "images/train", "can't be read"),
-    (SEG, lambda root: empty(root / "segmentation/images/train"), "images/train", "no image"),
-    (SEG, lambda root: empty(root / "segmentation/images/val"), "images/val", "no image"),
-    (DET, lambda root: cut(images(root)), "images/train", "can't be read"),
-    (DET, lambda root: images(root).unlink(), "images/train", ""),
-    (DET, lambda root: images(root, "val").unlink(), "images/val", ""),
-    (DET, lambda root: picture(images(root), (64, 128, 3)), "images/train", "128 x 64"),
-    (DET, lambda root: cut(annotations(root)), "train.json", "JSON"),
-    (DET, lambda root: annotations(root).write_text("[]"), "train.json", ""),
-    (DET, lambda root: annotations(root).write_text(""), "train.json", ""),
-    (DET, lambda root: annotations(root).unlink(), "train.json", ""),
-    (DET, lambda root: edit(annotations(root), lambda c: c.pop("annotations")), "train.json", "annotations"),
-    (DET, lambda root: edit(annotations(root), lambda c: c.update(annotations=[])), "train.json", "no annotation"),
-    (DET, lambda root: edit(annotations(root, "val"), lambda c: c.update(annotations=[])), "val.json", "no annotation"),
-    (DET, lambda root: edit(annotations(root), lambda c: c.pop("categories")), "train.json", "categories"),
-    (DET, lambda root: edit(annotations(root), lambda c: c.update(images=[])), "train.json", "image"),
-    (DET, lambda root: edit(annotations(root), category), "train.json", "77"),
-    (DET, lambda root: edit(annotations(root, "val"), category), "val.json", "77"),
-    (DET, lambda root: edit(annotations(root), image_id), "train.json", "999"),
-    (DET, lambda root: edit(annotations(root), lambda c: c["annotations"][0].pop("bbox")), "train.json", "bbox"),
-    (DET, lambda root: edit(annotations(root), lambda c: c["categories"][3].update(name="three")), "'3'", "train.json"),
-    (DET, lambda root: edit(annotations(root), lambda c: c["categories"].reverse()), "train.json", "order"),
-    (CLS, lambda root: cut(digit(root)), "train/3", "can't be read"),
-    (CLS, lambda root: empty(root / "classification/train/3"), "3", ""),
-    (CLS, lambda root: shutil.rmtree(root / "classification/val/3"), "classes", ""),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("config", "damage", "value", "fix"), DAMAGE)
-def test_damaged_data_gets_one_line(
-    config: str, damage: Damage, value: str, fix: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    damage(data)
-    code = start(config, tmp_path / "work")
-    line = refusal(capfd, code, tmp_path / "work")
-    assert value in line and fix in line, line
-
-
 BROKEN_CONFIGS = {
     "raises": ("model = dict(\n", "line 1"),
     "divides": ("x = 1 / 0\n", "division by zero"),
@@ -308,49 +154,6 @@ def test_a_config_of_another_kind_is_named(data: Path, tmp_path: Path, capfd: py
 def test_resuming_from_nothing_is_named(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code = start(SEG, tmp_path / "work", flags=("--resume", "/nowhere.pth"))
     assert "/nowhere.pth" in refusal(capfd, code, tmp_path / "work")
-
-
-def test_check_lists_every_problem_and_leaves_nothing(
-    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for path in sorted((data / "segmentation/annotations/train").iterdir())[1:3]:
-        picture(path, value=200)
-    cut(images(data, "val"))
-    options = ["model.decode_head.num_classes=10", "model.auxiliary_head.in_channels=3", "trian_cfg.x=1"]
-    code = start(SEG, tmp_path / "work", *options, flags=("--check",))
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert code == 2 and len(lines) == 7, lines  # both data sets have 11 classes
-    for said in ("'trian_cfg'", "num_classes=10", "auxiliary_head.in_channels=3", "id 200", "images/val"):
-        assert any(said in line for line in lines), said
-    assert not (tmp_path / "work").exists()
-
-
-def test_check_of_a_good_config_estimates_and_ends_well(
-    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for config, files in ((SEG, 4), (DET, 4), (CLS, 20)):
-        assert start(config, tmp_path / "work", flags=("--check",)) == 0
-        out, err = capfd.readouterr()
-        assert "no problem found" in out and "GiB of" in out and re.search(r"one step: \d+\.\d\d s", out)
-        assert f"train_dataloader: {files} of {files} files read" in err
-    assert not (tmp_path / "work").exists()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_only_training_meets_gets_one_line_too(
-    workers: int, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The start reads a sample; here the broken file is none of it."""
-    folder = data / "segmentation/images/train"
-    for number in range(40):
-        for part in ("images", "annotations"):
-            first = sorted((data / f"segmentation/{part}/train").iterdir())[0]
-            shutil.copy(first, first.with_name(f"z{number:02}.png"))
-    cut(folder / "z38.png")  # 44 files, every fifth is read
-    options = ["train_dataloader.batch_size=44", f"train_dataloader.num_workers={workers}", "val_cfg=None"]
-    code = start(SEG, tmp_path / "work", *options, "val_dataloader=None", "val_evaluator=None")
-    line = refusal(capfd, code, tmp_path / "work")
-    assert "z38.png can't be read" in line and "broken='skip'" in line
 
 
 def test_traceback_shows_the_whole_story(

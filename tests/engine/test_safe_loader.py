@@ -1,5 +1,6 @@
 """Our loader in the place of mmengine's: nothing in a checkpoint runs, and what is resumed is what was saved."""
 
+import uuid
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from repvgg_mm.checkpoint import CheckpointError
 from repvgg_mm.cli.command import InputError, run
 from repvgg_mm.cli.train import main
 from repvgg_mm.engine.limits import safe_loading
-from repvgg_mm.engine.loading import Loader
+from repvgg_mm.engine.safe_loader import Loader
 
 
 def gadget(path: Path, marker: Path, **state: Any) -> str:
@@ -118,7 +119,7 @@ class TestTrainingState:
         if place != "param_schedulers":
             state[place]["x"] = [Gadget(tmp_path / "RAN")]
         torch.save(state, tmp_path / "a.pth")
-        with pytest.raises(CheckpointError, match=rf"{place}.* holds '\w+\.system'.*--trust-checkpoint"):
+        with pytest.raises(CheckpointError, match=rf"{place}.* holds '\w+\.system'.*trust=True"):
             Loader(trust=False, resume=True).load(str(tmp_path / "a.pth"))
         assert Loader(trust=False, resume=False).load(str(tmp_path / "a.pth"))[place]  # for its weights, it serves
         assert not (tmp_path / "RAN").exists()
@@ -140,7 +141,17 @@ class TestTrainingState:
 
 # ---- as a command
 
+
+class Named(OrderedDict[str, torch.Tensor]):
+    """A state dict of a class of one's own."""
+
+
 SHORT = ["train_cfg.max_epochs=1", "default_hooks.logger.interval=1", "train_dataloader.batch_size=10"]
+
+
+def train(*arguments: str) -> int:
+    """Train under a name of its own: mmengine keeps loggers by name, and names a run by the second it starts in."""
+    return main([*arguments, f"experiment_name={uuid.uuid4().hex}"])
 
 
 @pytest.fixture
@@ -161,12 +172,12 @@ def test_training_runs_nothing_in_the_file_it_starts_from(
     arguments = [config, "--work-dir", str(tmp_path / "work"), *start, "--cfg-options", *options]
     if start:
         with pytest.raises(SystemExit) as stop:
-            run(lambda: main(arguments))
+            run(lambda: train(*arguments))
         assert stop.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert "a.pth: its 'meta' holds" in line and "--trust-checkpoint" in line
     else:
-        assert main(arguments) == 0 and len(losses(tmp_path / "work")) == 4
+        assert train(*arguments) == 0 and len(losses(tmp_path / "work")) == 4
     assert not marker.exists()
 
 
@@ -175,8 +186,22 @@ def test_pretrained_weights_of_any_part_run_nothing(check: bool, config: str, di
     path = write(tmp_path / "a.pth", plain_config(digits), meta={"x": Gadget(tmp_path / "RAN")})
     options = [*SHORT, "model.init_cfg.type=Pretrained", f"model.init_cfg.checkpoint={path}"]
     arguments = [config, "--work-dir", str(tmp_path / "work"), *(["--check"] if check else [])]
-    assert main([*arguments, "--cfg-options", *options]) == 0
+    assert train(*arguments, "--cfg-options", *options) == 0
     assert not (tmp_path / "RAN").exists()
+
+
+def test_trust_reaches_the_weights_of_the_backbone(config: str, digits: Path, tmp_path: Path) -> None:
+    """The file needs unpickling: the first run names the flag, the second has it."""
+    path = tmp_path / "a.pth"
+    write(path, plain_config(digits))
+    saved = torch.load(path, weights_only=False)
+    saved["state_dict"] = Named(saved["state_dict"])
+    torch.save(saved, path)
+    options = ["model.backbone.init_cfg.type=Pretrained", f"model.backbone.init_cfg.checkpoint={path}"]
+    arguments = [config, "--work-dir", str(tmp_path / "work")]
+    with pytest.raises(CheckpointError, match="trust=True"):
+        train(*arguments, "--cfg-options", *SHORT, *options)
+    assert train(*arguments, "--trust-checkpoint", "--cfg-options", *SHORT, *options) == 0
 
 
 def test_resuming_from_the_work_dir_is_as_safe(config: str, digits: Path, tmp_path: Path) -> None:
@@ -184,8 +209,8 @@ def test_resuming_from_the_work_dir_is_as_safe(config: str, digits: Path, tmp_pa
     work.mkdir()
     path = write(work / "epoch_1.pth", plain_config(digits), meta={"x": Gadget(marker)})
     (work / "last_checkpoint").write_text(path)
-    with pytest.raises((CheckpointError, InputError), match="--trust-checkpoint"):
-        main([config, "--work-dir", str(work), "--resume", "--cfg-options", *SHORT])
+    with pytest.raises((CheckpointError, InputError), match="trust=True"):
+        train(config, "--work-dir", str(work), "--resume", "--cfg-options", *SHORT)
     assert not marker.exists()
 
 
@@ -194,17 +219,17 @@ def test_a_config_of_old_in_the_file_is_not_run(config: str, digits: Path, tmp_p
     marker, work = tmp_path / "RAN", tmp_path / "work"
     code = f"open({str(marker)!r}, 'w').close()"
     arguments = [config, "--work-dir", str(work), "--cfg-options", *SHORT]
-    assert main(arguments) == 0
+    assert train(*arguments) == 0
     saved = torch.load(work / "epoch_1.pth", weights_only=False)
     saved["meta"]["config"] = code
     torch.save(saved, tmp_path / "old.pth")
     options = ["--resume", str(tmp_path / "old.pth"), "--cfg-options", *SHORT, "train_cfg.max_epochs=2"]
-    assert main([config, "--work-dir", str(tmp_path / "again"), *options]) == 0
+    assert train(config, "--work-dir", str(tmp_path / "again"), *options) == 0
     assert sorted(losses(tmp_path / "again")) == [5, 6, 7, 8]
     assert not marker.exists()
     del saved["meta"]["config"]
     saved["meta"]["x"] = Gadget(marker)
     torch.save(saved, tmp_path / "old.pth")
-    assert main([config, "--work-dir", str(tmp_path / "trusted"), "--trust-checkpoint", *options]) == 0
+    assert train(config, "--work-dir", str(tmp_path / "trusted"), "--trust-checkpoint", *options) == 0
     assert losses(tmp_path / "trusted") == losses(tmp_path / "again")
     assert marker.exists()

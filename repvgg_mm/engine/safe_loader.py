@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from numpy.typing import NDArray
 
 from ..checkpoint import load_checkpoint
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.published import local_file
+from ..checkpoint.published import find_file
 from ..checkpoint.unpickle import Placeholder
 
 _STATE = ("meta", "message_hub", "optimizer", "param_schedulers")
@@ -69,7 +69,9 @@ class Loader:
             CheckpointError: If it can't be loaded without running code, or has another kind of address.
             FileNotFoundError: If there is no such file.
         """
-        path = os.path.expanduser(local_file(_resolve(address)))
+        path, published = find_file(_resolve(address))
+        if published is not None:
+            print_log(published, logger="current")
         loaded = load_checkpoint(path, self._trust)
         if self._trust or not isinstance(loaded, dict):
             return loaded
@@ -100,7 +102,7 @@ def check_state(loaded: dict[str, Any], source: str) -> None:
         if name is not None:
             raise CheckpointError(
                 f"{source}: its {key!r} holds {name!r:.120}, which is not loaded from an untrusted file; "
-                "--trust-checkpoint unpickles it and runs its code"
+                "trust=True unpickles it and runs its code"
             )
 
 

@@ -1,0 +1,188 @@
+"""A checkpoint and the files that are made of it side by side: metric, bytes and time of each, in one run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..engine.gate import open_model
+from ..engine.testing import build_test_runner
+from ..export.export_complete import CompleteExport, export_complete
+from ..export.exported_runner import build_exported_runner
+from ..export.original_images import OriginalImages
+from ..inference.predictors import build_predictor
+from ..names import nearest
+from ..runtime import Model
+from .results import Spread
+from .timing import Work, ratio, time_in_turn
+
+FORMATS = ("onnx", "onnx:half", "onnx:int8", "xml", "xml:half", "xml:int8")
+CHECKPOINT = "checkpoint"
+_TIMED = 8  # images
+_MAIN_METRICS = ("mIoU", "coco/segm_mAP", "coco/bbox_mAP", "accuracy/top1")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared.
+
+    Attributes:
+        checkpoint: trained or converted.
+        config: config file; None takes the config inside the checkpoint.
+        trust: unpickle the checkpoint, which may run code in it.
+    """
+
+    checkpoint: str
+    config: str | None = None
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class FormatResult:
+    """One line of the comparison.
+
+    Attributes:
+        name: ``'checkpoint'``, or the format.
+        metrics: of the config, by the names of its library.
+        size: bytes of the file, or files.
+        milliseconds: a whole image, preparation and decoding included.
+        ratio: time over the checkpoint's, taken in each round.
+        precision: what it computes in, in words.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    size: int
+    milliseconds: Spread
+    ratio: Spread
+    precision: str
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Refuse a format that is unknown or named twice.
+
+    Args:
+        names: of formats.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise ValueError(f"format {name!r} is unknown: choose among {', '.join(FORMATS)}{nearest(name, FORMATS)}")
+        if names.count(name) > 1:
+            raise ValueError(f"format {name!r} is named twice")
+
+
+def export_formats(
+    subject: Subject, names: Sequence[str], int8_images: int, folder: Path, say: Callable[[str], None]
+) -> dict[str, CompleteExport]:
+    """Export a checkpoint in several formats.
+
+    Args:
+        subject: the checkpoint.
+        names: of ``FORMATS``.
+        int8_images: how many images 8 bits are calibrated with.
+        folder: where the files go.
+        say: takes a line about what goes on.
+
+    Returns:
+        Format -> its export.
+
+    Raises:
+        ValueError: if the checkpoint can't be exported.
+        ImportError: if a package is missing.
+    """
+    exports = {}
+    for name in names:
+        suffix, _, bits = name.partition(":")
+        say(f"exporting {name}")
+        exports[name] = export_complete(
+            subject.checkpoint,
+            str(folder / f"{bits or 'float32'}.{suffix}"),
+            subject.config,
+            trust=subject.trust,
+            int8=int8_images if bits == "int8" else 0,
+            half=bits == "half",
+        )
+    return exports
+
+
+def compare_formats(
+    subject: Subject, exports: Mapping[str, CompleteExport], repeats: int, folder: Path, say: Callable[[str], None]
+) -> list[FormatResult]:
+    """Test and time a checkpoint and its exported files.
+
+    Times are taken in turn in one process, on the same images of the test data; the checkpoint's is that of mmseg's or
+    mmdet's inferencer without drawing.
+
+    Args:
+        subject: the checkpoint.
+        exports: from `export_formats`.
+        repeats: rounds of measuring times.
+        folder: for logs.
+        say: takes a line about what goes on.
+
+    Returns:
+        The checkpoint's line, then one for each format.
+
+    Raises:
+        ValueError: if the config has no test data or metric.
+    """
+    images = _test_images(subject)
+    files = {name: export.files[-1] for name, export in exports.items()}
+    say(f"testing {CHECKPOINT}")
+    runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
+    metrics = {CHECKPOINT: runner.test()}
+    for name, file in files.items():
+        say(f"testing {name}")
+        metrics[name] = build_exported_runner(subject.config, str(file), work_dir=str(folder / "test")).test()
+    say(f"timing {len(images)} images, {repeats} rounds")
+    predictor = build_predictor(subject.config, subject.checkpoint, trust=subject.trust)
+    answers: dict[str, Callable[[NDArray[np.uint8]], object]] = {CHECKPOINT: predictor.answer}
+    answers |= {name: Model(str(file)) for name, file in files.items()}
+    times = time_in_turn({name: _work(run, images) for name, run in answers.items()}, repeats, torch.device("cpu"))
+    sizes = {name: sum(file.stat().st_size for file in export.files) for name, export in exports.items()}
+    sizes[CHECKPOINT] = Path(subject.checkpoint).stat().st_size
+    return [
+        FormatResult(
+            name,
+            _numbers(metrics[name]),
+            sizes[name],
+            Spread.of([seconds * 1000 / len(images) for seconds in times[name]]),
+            ratio(times[name], times[CHECKPOINT]),
+            str(exports[name].precision) if name in exports else "float32",
+        )
+        for name in answers
+    ]
+
+
+def main_metric(metrics: Mapping[str, float]) -> str:
+    """Choose the one metric that stands in the table: the task's usual one, else the first.
+
+    Args:
+        metrics: of a test.
+
+    Returns:
+        Its name.
+    """
+    return next((name for name in _MAIN_METRICS if name in metrics), next(iter(metrics)))
+
+
+def _test_images(subject: Subject) -> list[NDArray[np.uint8]]:
+    opened = open_model(subject.checkpoint, subject.config, ["test"], subject.trust)
+    with opened.limits():
+        opened.build()  # what the data set needs is registered with it
+        return list(OriginalImages(opened.cfg, "test_dataloader", _TIMED))
+
+
+def _work(run: Callable[[NDArray[np.uint8]], object], images: Sequence[NDArray[np.uint8]]) -> Work:
+    return lambda: [run(image) for image in images]
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float, np.number))}

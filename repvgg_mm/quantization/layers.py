@@ -1,0 +1,83 @@
+"""Which nodes of an exported graph may compute in fewer bits: the network; what stands before and behind it may not."""
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+
+NETWORK, DECODING = "network/", "decode/"
+"""How the names of nodes begin in a complete file; the names in a network alone have no such beginning."""
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def low_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Choose the nodes that may compute in fewer bits.
+
+    In the network these are all on the way of the image's numbers, but neither what computes with sizes nor adaptive
+    pooling, which multiplies by matrices made of sizes: averages of thousands of numbers are left exact. In the
+    decoding of a two-stage detector they are the convolutions and linear layers of its heads and the ReLUs behind.
+
+    Args:
+        model: graph of a complete file, or of a network alone.
+
+    Returns:
+        The nodes, in the order in which they run.
+    """
+    graph = model.graph
+    whole = any(node.name.startswith(NETWORK) for node in graph.node)
+    inside = [node for node in graph.node if not whole or node.name.startswith(NETWORK)]
+    made = {name for node in inside for name in node.output}
+    stored = weights(model)
+    given = {name for node in inside for name in node.input if name and name not in made | stored.keys()}
+    heads = [node for node in graph.node if whole and node.name.startswith(DECODING)]
+    way = _on_the_way(inside, given, _not_floats(graph))
+    made_of_sizes = made.difference(*(node.output for node in way))
+    chosen = [node for node in way if node.op_type != "MatMul" or not made_of_sizes.intersection(node.input)]
+    return [*chosen, *_layers(heads, stored)]
+
+
+def _on_the_way(nodes: Iterable[onnx.NodeProto], given: set[str], others: set[str]) -> list[onnx.NodeProto]:
+    found, reached = [], given - others
+    for node in nodes:
+        outputs = set(node.output) - others
+        if outputs and reached.intersection(node.input):
+            reached |= outputs
+            found.append(node)
+    return found
+
+
+def _layers(nodes: Iterable[onnx.NodeProto], stored: Iterable[str]) -> Iterator[onnx.NodeProto]:
+    made: set[str] = set()
+    known = set(stored)
+    for node in nodes:
+        layer = node.op_type in _WEIGHTED and node.input[1] in known
+        if layer or (node.op_type == "Relu" and node.input[0] in made):
+            made.update(node.output)
+            yield node
+
+
+def _not_floats(graph: onnx.GraphProto) -> set[str]:
+    infos = [*graph.value_info, *graph.input, *graph.output]
+    return {info.name for info in infos if info.type.tensor_type.elem_type != onnx.TensorProto.FLOAT}
+
+
+def weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return the stored tensors of a graph by their names."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def layer_name(node: onnx.NodeProto) -> str:
+    """Name a node as the model names its layer where it has weights, else as the graph does.
+
+    Args:
+        node: of an exported graph.
+
+    Returns:
+        For example ``'backbone.stage1.0.rbr_reparam'``.
+    """
+    name: str = node.name
+    if node.op_type in _WEIGHTED and node.input[1].endswith(".weight"):
+        name = node.input[1].removesuffix(".weight")
+    for prefix in (NETWORK, DECODING, "model."):
+        name = name.removeprefix(prefix)
+    return name
