@@ -36,6 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, pixels; implies --raw")
     parser.add_argument("--batch", type=int, default=1, help="images at a time, with --raw (default 1)")
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="prove a complete file on these, too")
+    parser.add_argument("--scores", action="store_true", help="of a segmentor: each class's at each pixel, too")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
     bits = parser.add_mutually_exclusive_group()
     bits.add_argument("--int8", type=int, metavar="IMAGES", help="8 bits, calibrated with so many training images")
@@ -74,6 +75,7 @@ def export_whole(args: argparse.Namespace) -> int:
             args.trust_checkpoint,
             int8=args.int8 or 0,
             half=args.half,
+            scores=args.scores,
         )
     print(f"answers of the checkpoint and the file to {export.images} images: {export.agreement}")
     if not export.files:

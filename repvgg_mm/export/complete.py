@@ -66,6 +66,8 @@ def decoder_of(model: Any, lengths: Sequence[int], windows: bool, scores: bool) 
         ValueError: if the model's head, its coder or its suppression is none that can be exported; names it.
     """
     kind = kind_of(model)
+    if scores and kind != "segmentor":
+        raise ValueError(f"{type(model).__name__} gives scores by itself: ask for them of a segmentor only")
     if kind == "classifier":
         return Scores()
     if kind == "segmentor":
@@ -227,8 +229,9 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
         compose.add_prefix(load(file), f"{file.stem}/", rename_inputs=False, rename_outputs=False) for file in files
     ]
     version = min(part.ir_version for part in parts)
-    for part in parts:
+    for file, part in zip(files, parts, strict=True):
         part.ir_version = version
+        _rename_sizes(part.graph, file.stem)
     passed = ["x", "sizes", _GIVEN]
     maps = [output.name for output in parts[1].graph.output]
     front = compose.merge_models(parts[0], parts[1], io_map=[("x", "x")], outputs=[*passed, *maps])
@@ -238,3 +241,11 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
     del whole.opset_import[:]
     whole.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
     save(whole, path)
+
+
+def _rename_sizes(graph: Any, part: str) -> None:
+    """Give unknown sizes names of the part's own: a runtime takes two of one name for equal, and shares their memory."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param and value.name != IMAGE:
+                side.dim_param = f"{part}/{side.dim_param}"

@@ -58,6 +58,7 @@ def export_complete(
     trust: bool = False,
     int8: int = 0,
     half: bool = False,
+    scores: bool = False,
 ) -> CompleteExport:
     """Write a file that takes an image as it is and gives the answer, for ONNX Runtime, TensorRT or OpenVINO.
 
@@ -70,6 +71,7 @@ def export_complete(
         trust: unpickle the checkpoint, which may run code in it.
         int8: the network in 8 bits, calibrated with so many images of the config's training data; 0: not.
         half: the network in float16, but for the layers that it can't hold on ``images``, or on training images.
+        scores: let a segmentor give the probability of each class at each pixel beside the mask.
 
     Returns:
         The export. If the answers of a file in float32 differ, nothing was written.
@@ -96,7 +98,7 @@ def export_complete(
             samples = OriginalImages(opened.cfg, "train_dataloader", int8 or HALF_IMAGES)
         switch_to_deploy(model)
         how = read_preparation(opened.cfg)
-        complete = Complete(model, how).eval()
+        complete = Complete(model, how, scores).eval()
         whole, made = folder / "whole.onnx", folder / target.name
         if target.suffix == ENGINE:  # made of the .onnx file, once that is proven
             made = folder / "proven.onnx"
