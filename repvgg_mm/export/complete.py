@@ -17,9 +17,10 @@ from .decoding import Mask, OneStageBoxes, Scores
 from .network import kind_of
 from .pooling import pools_as_products
 from .preparation import Preparation, Prepare
+from .raw_shape import multiple_of
 from .two_stage import TwoStageBoxes
 from .windows import LONGEST
-from .writers import quiet
+from .writers import write_module
 
 IMAGE = "image"
 _GIVEN = "given"  # the image, handed on: decoding needs its height and width
@@ -156,15 +157,15 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
     with torch.no_grad(), pools_as_products(complete.network):
         x = complete.prepare.example()
         maps = complete.network(x)
-        free = {} if how.fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
+        free = {} if how.fixed else {2: multiple_of(how.divisor, "h"), 3: multiple_of(how.divisor, "w")}
         free |= {0: Dim("n", min=1, max=LONGEST)} if windows and not how.fixed else {}
         names = [f"map_{index}" for index in range(len(maps))]
         files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
-        export(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
-        export(complete.network, (x,), (free or None,), ["x"], names, files[1])
+        write_module(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
+        write_module(complete.network, (x,), (free or None,), ["x"], names, files[1])
         sizes = torch.zeros(4 + (2 * len(x) if windows else 0), dtype=torch.int64)
         axes = {axis: Dim.DYNAMIC for axis in free}
-        export(
+        write_module(
             complete.decode,
             (image, x, sizes, maps),
             (sides, axes, {0: Dim.DYNAMIC} if 0 in free else None, tuple(axes if m.dim() == 4 else None for m in maps)),
@@ -173,46 +174,6 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
             files[2],
         )
     return files
-
-
-def _multiple(name: str, divisor: int) -> Any:
-    dim = Dim(name, min=1, max=LONGEST // divisor)
-    return divisor * dim if divisor > 1 else Dim(name, min=33, max=LONGEST)
-
-
-def export(
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    dynamic: tuple[Any, ...],
-    input_names: Sequence[str],
-    output_names: Sequence[str],
-    path: Path,
-) -> None:
-    """Export one module.
-
-    Args:
-        module: in eval mode.
-        inputs: examples.
-        dynamic: as ``dynamic_shapes`` of ``torch.export``.
-        input_names: of the graph.
-        output_names: of the graph.
-        path: file to write.
-    """
-    import onnx
-
-    with quiet():
-        program = torch.export.export(
-            module.eval(),
-            inputs,
-            dynamic_shapes=dynamic,
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
-        made = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=[*input_names], output_names=[*output_names], optimize=True
-        )
-    assert made is not None
-    onnx.save(made.model_proto, path)
 
 
 def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
@@ -244,7 +205,7 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
 
 
 def _rename_sizes(graph: Any, part: str) -> None:
-    """Give unknown sizes names of the part's own: a runtime takes two of one name for equal, and shares their memory."""
+    """Give free sides names of the part's own: a runtime lets two of one name share their memory."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param and value.name != IMAGE:

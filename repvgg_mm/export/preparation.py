@@ -1,7 +1,7 @@
 """From the image that an application has to the input of the network: the test pipeline of a config, as a graph.
 
-Sizes are computed in whole numbers, so that they come out as in the libraries, and by tensors: the exporter takes each for
-a number of its own, instead of carrying formulas of H and W through all that follows.
+Sizes are computed in whole numbers, so that they come out as in the libraries, and by tensors: the exporter takes each
+for a number of its own, instead of carrying formulas of H and W through all that follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .opencv_resize import resize_bytes
+from .raw_shape import SIDES
 from .windows import Windows, whole
 
-_EXAMPLE = (288, 416)  # pixels; detectors have maps of stride 128
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
 
 
@@ -74,7 +74,7 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
         "channels": "BGR" if loaded_as_bgr != swapped else "RGB",
         "mean": tuple(given.get("mean") or (0.0, 0.0, 0.0)),
         "std": tuple(given.get("std") or (1.0, 1.0, 1.0)),
-        "divisor": int((given.get("test_cfg") or {}).get("size_divisor") or given.get("pad_size_divisor") or 1),
+        "divisor": read_divisor(cfg["model"]),
         "windows": _read_windows(cfg["model"].get("test_cfg") or {}),
     }
     if (given.get("test_cfg") or {}).get("size"):
@@ -84,6 +84,12 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
     if "pipeline" not in dataset:
         raise ValueError("the config has no test_dataloader.dataset with a pipeline")
     return Preparation(**shared, resize=_read_pipeline(dataset["pipeline"]))
+
+
+def read_divisor(model: Mapping[str, Any]) -> int:
+    """Return what the data preprocessor of a model's config fills heights and widths up to multiples of."""
+    given = model.get("data_preprocessor") or {}
+    return int((given.get("test_cfg") or {}).get("size_divisor") or given.get("pad_size_divisor") or 1)
 
 
 def _read_windows(given: Mapping[str, Any]) -> Windows | None:
@@ -173,7 +179,7 @@ class Prepare(nn.Module):
         """Return an input of the network: large enough that no map of it has a side of 1, small enough to be quick."""
         if self.how.fixed:
             return self(torch.zeros(75, 103, 3, dtype=torch.uint8))[0]
-        height, width = (-(-side // self.how.divisor) * self.how.divisor for side in _EXAMPLE)
+        height, width = (-(-side // self.how.divisor) * self.how.divisor for side in SIDES)
         return torch.zeros(1 if self.how.windows is None else 2, 3, height, width)
 
     def _new_size(self, height: int, width: int) -> tuple[int, int]:

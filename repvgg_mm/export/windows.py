@@ -1,13 +1,13 @@
-"""Slide mode as a graph: windows are cut out of a prepared image as one batch, and their logits averaged where they overlap.
+"""Slide mode as a graph: windows are cut out of a prepared image as one batch, and their logits averaged.
 
 mmseg looks at one window after another; a graph for any size can't count them beforehand, but it can stack them.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-
 
 LONGEST = 2**16  # pixels of a side
 
@@ -68,7 +68,7 @@ def average(logits: Tensor, places: Tensor) -> Tensor:
 
 def whole(number: Tensor) -> int:
     """Return a size that was computed by tensors; the exporter is told that it is one."""
-    size = number.item()
+    size: Any = number.item()
     torch._check(size >= 1)
     torch._check(size <= LONGEST)
     return size

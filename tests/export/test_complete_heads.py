@@ -1,4 +1,4 @@
-"""Every head that the configs use leaves as a complete file, in the forms of both runtimes, and answers as its checkpoint."""
+"""Every head that the configs use leaves as a complete file for both runtimes, and answers as its checkpoint."""
 
 from pathlib import Path
 
