@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from command_lines import ROOT
-from helpers import randomize_bn
+from helpers import image, randomize_bn
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
@@ -81,7 +81,10 @@ def save_small(name: str, path: Path, **options: Any) -> str:
 
 @torch.no_grad()
 def spread_scores(model: nn.Module) -> None:
-    """Let some objects stand out: random weights give all of them the same score."""
+    """Let some objects, or each class of a segmentor, stand out: random weights see the same everywhere."""
     for name, parameter in model.named_parameters():
         if name.endswith(_SCORES):
             parameter.mul_(5)
+    if hasattr(model, "decode_head"):
+        logits = model.eval()(image(1, 3, 96, 128), mode="tensor")
+        model.decode_head.conv_seg.bias -= logits.mean((0, 2, 3))
