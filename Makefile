@@ -10,7 +10,7 @@ install: $(READY)
 
 $(READY): pyproject.toml setup.py constraints.txt repvgg_mm/doctor/tested.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[onedl,demo,deploy,test]'
+	$(PY) -m pip install --progress-bar off -c constraints.txt -e '.[onedl,demo,deploy,serve,test]'
 	touch $@
 
 demo: $(READY)
@@ -29,7 +29,7 @@ trust: $(READY)
 # The same suite on the lowest versions that pyproject.toml claims, in an environment of its own (8 GB).
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --progress-bar off -c constraints-lowest.txt -e '.[onedl,demo,deploy,test]'
+	.venv-lowest/bin/pip install --progress-bar off -c constraints-lowest.txt -e '.[onedl,demo,deploy,serve,test]'
 	touch $@
 
 test-lowest: .venv-lowest/.ready

@@ -8,7 +8,7 @@ it, it imports the class, which then takes its place (``register_module(force=Tr
 from importlib import import_module
 from typing import Any
 
-from mmengine.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, Registry
 
 from . import data, engine  # noqa: F401 (register themselves)
 
@@ -21,6 +21,7 @@ _LATER = (
     (HOOKS, "AtomicCheckpointHook", "repvgg_mm.engine.saving"),
     (HOOKS, "StopSignalHook", "repvgg_mm.engine.interrupts"),
     (LOOPS, "ResumableEpochLoop", "repvgg_mm.engine.epoch_loop"),
+    (OPTIM_WRAPPERS, "BFloat16OptimWrapper", "repvgg_mm.engine.mixed_precision"),
     (OPTIM_WRAPPER_CONSTRUCTORS, "RepVGGOptimWrapperConstructor", "repvgg_mm.engine.weight_decay"),
 )
 

@@ -6,18 +6,18 @@ As a script it is `tools/train.py` with these hooks registered, for the tests th
 import contextlib
 import io
 import os
+import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from command_lines import ROOT, environment
+from forked_processes import ForkedProcess
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
@@ -139,35 +139,31 @@ def train(config: Path, work_dir: Path, *flags: str, options: Sequence[str] = ()
     return Done(code, out.getvalue(), err.getvalue())
 
 
+def limit_files() -> None:
+    """A disk on which no file grows beyond 100 kB: a write fails with an error, as on a full one."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
 def start_processes(
-    config: Path, work_dir: Path, digits: Path, count: int = 2, preexec_fn: Any = None
-) -> list[subprocess.Popen]:
+    config: Path, work_dir: Path, digits: Path, count: int = 2, prepare: Callable[[], object] | None = None
+) -> list[ForkedProcess]:
     """Start a training on several processes, as torchrun does, but leave them to the test."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     launcher = ["--launcher", "pytorch"] if count > 1 else []
-    command = [sys.executable, __file__, str(config), "--work-dir", str(work_dir), *launcher]
-    return [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment(digits, RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=preexec_fn,
-        )
-        for rank in range(count)
-    ]
+    command = [__file__, str(config), "--work-dir", str(work_dir), *launcher]
+    variables = [environment(digits, RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous) for rank in range(count)]
+    return [ForkedProcess(command, ROOT, own, prepare) for own in variables]
 
 
-def finish(processes: list[subprocess.Popen], seconds: float = 120) -> list[Done]:
+def finish(processes: Sequence[ForkedProcess], seconds: float = 120) -> list[Done]:
     """Wait for processes; none outlives this."""
     try:
         ends = [process.communicate(timeout=seconds) for process in processes]
-        return [Done(process.returncode, *end) for process, end in zip(processes, ends, strict=True)]
+        return [Done(process.returncode or 0, *end) for process, end in zip(processes, ends, strict=True)]
     finally:
         for process in processes:
             process.kill()

@@ -1,4 +1,4 @@
-"""Run a checkpoint on images: pictures with classes, masks or boxes, and one JSON file with all results.
+"""Run a checkpoint or an exported file on images: pictures of what was found, and one JSON file.
 
 The same as ``repvgg-mm infer``.
 """

@@ -230,14 +230,17 @@ def _names(modules: Sequence[str], parts: Sequence[tuple[tuple[str, ...], str]])
 
 
 def _find(keys: Iterable[str], layouts: Sequence[str] = ("repvgg_mm", *PEERS)) -> _Place | None:
-    """Find the blocks: the layout that most keys fit, and the shortest prefix if there are several (a teacher, say)."""
+    """Find the blocks: the layout that most keys fit, and the shortest prefix if there are several (a teacher, say).
+
+    A prefix that few keys have is no model but a misspelt key.
+    """
     keys = list(keys)
     matches = {name: [m for m in map(_pattern(name).match, keys) if m is not None] for name in layouts}
     layout = max(matches, key=lambda name: len(matches[name]))
     prefixes = Counter(match[1] for match in matches[layout])
     if not prefixes:
         return None
-    prefix = min(prefixes, key=len)
+    prefix = min((prefix for prefix in prefixes if 4 * prefixes[prefix] >= max(prefixes.values())), key=len)
     insides = dict.fromkeys((_LAYOUTS[layout].inside, "backbone."))
     inside = next((part for part in insides if f".{prefix}".endswith(f".{part}")), "")
     return _Place(layout, prefix.removesuffix(inside), inside)

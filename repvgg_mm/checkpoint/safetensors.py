@@ -8,6 +8,8 @@ Source: github.com/huggingface/safetensors, "Format".
 from __future__ import annotations
 
 import json
+import os
+import re
 import stat
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from .errors import CheckpointError
 
 SUFFIX = ".safetensors"
 _META = "repvgg_mm.meta"  # name of our text in the file
+_OF_THE_SYSTEM = re.compile(r"\(os error (\d+)\)")  # how Rust prints errno
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def write_safetensors(content: object, path: Path) -> None:
     Raises:
         ImportError: if the package is missing.
         CheckpointError: if there is anything else to write, or the format can't hold it.
+        OSError: if the disk is full or the file can't be written.
     """
     package = _package()
     weights, meta = _parts(content)
@@ -68,6 +72,9 @@ def write_safetensors(content: object, path: Path) -> None:
     try:
         package.torch.save_file(_separate(weights), path, metadata)
     except (package.SafetensorError, ValueError, KeyError, TypeError) as error:
+        system = _OF_THE_SYSTEM.search(str(error))
+        if system:
+            raise OSError(int(system[1]), os.strerror(int(system[1]))) from error
         raise CheckpointError(f"cannot write these weights as {SUFFIX}: {error}") from error
     path.chmod(mode)
 

@@ -270,7 +270,8 @@ class PlainUnpickler(pickle._Unpickler):
         self._fill(items)
 
     def _make_frozenset(self) -> None:
-        self.stack.append(frozenset(_keys(self.pop_mark())))
+        items = self.pop_mark()  # puts another list in the place of the stack
+        self.stack.append(frozenset(_keys(items)))
 
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("an operation of pickle that torch.save does not write")

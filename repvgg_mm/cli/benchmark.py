@@ -5,12 +5,13 @@ Example:
     python tools/benchmark.py --cases deploy eval --arch A0 --batch 1
     python tools/benchmark.py --cases deploy --compile
     python tools/benchmark.py --device cuda --batch 128
+    python tools/benchmark.py --cases serve --file detector.onnx
 
 Cases, of each architecture: deploy (deployed inference, and its efficiency), eval (evaluation of the model that is not
 converted), norm_eval (finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward
 pass), runtimes (deployed inference by ONNX Runtime and OpenVINO, always on the CPU). Once: models (PSPNet and RetinaNet
 against ResNet-50, one image), convert (a B3 checkpoint), pipeline (images read a second), startup (imports), growth
-(time against image side and batch).
+(time against image side and batch). Not by default: serve (2,000 requests of 8 clients to `repvgg-mm serve FILE`).
 Writes benchmark.json, ratios.png and growth_*.png.
 """
 
@@ -43,17 +44,19 @@ MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures i
     "live": "training",
     "memory": "memory",
 }
-CASES = [*MODEL_CASES, "runtimes", "models", "convert", "pipeline", "startup", "growth"]
+BY_DEFAULT = [*MODEL_CASES, "runtimes", "models", "convert", "pipeline", "startup", "growth"]
+CASES = [*BY_DEFAULT, "serve"]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="default: all")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=BY_DEFAULT, help="default: all but serve")
     parser.add_argument("--arch", nargs="+", default=["A0", "B1"], help="architectures; growth takes the first")
     parser.add_argument("--batch", type=int, default=8, help="images a step (default 8)")
     parser.add_argument("--side", type=int, default=224, help="height and width of an image (default 224)")
     parser.add_argument("--repeats", type=int, default=10, help="measurements of each (default 10)")
+    parser.add_argument("--file", help="complete exported file, for serve")
     parser.add_argument("--compile", action="store_true", help="also time deployed inference under torch.compile")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--out-dir", type=Path, default=Path("work_dirs/benchmark"), help="where files go")
@@ -61,6 +64,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("batch", "side", "repeats"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
+    if "serve" in args.cases and not args.file:
+        parser.error("--cases serve needs --file, a complete exported file")
     return args
 
 
@@ -76,12 +81,17 @@ def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], l
     from repvgg_mm.benchmark.conversion import conversion
     from repvgg_mm.benchmark.pipeline import pipeline
     from repvgg_mm.benchmark.runtimes import runtimes
+    from repvgg_mm.benchmark.serving import serving
     from repvgg_mm.benchmark.startup import startup
     from repvgg_mm.benchmark.whole_models import whole_models
 
     def compiled(arch: str) -> list[Result]:
         with user_input():
             return compiled_inference(arch, setting)
+
+    def served(file: str) -> list[Result]:
+        with user_input():
+            return serving(file)
 
     works: dict[str, Callable[[], list[Result]]] = {}
     for arch in args.arch:
@@ -95,6 +105,7 @@ def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], l
         "convert": lambda: conversion(args.repeats),
         "pipeline": lambda: pipeline(args.repeats),
         "startup": lambda: startup(args.repeats),
+        "serve": lambda: served(args.file),
     }
     return works | {name: work for name, work in others.items() if name in args.cases}
 

@@ -38,22 +38,30 @@ class ConfigOptions(argparse.Action):
 
 
 @contextmanager
-def user_input() -> Iterator[None]:
+def user_input(openmmlab: bool = True) -> Iterator[None]:
     """Mark the part of a command that only imports the package, and reads and builds what the user gave.
 
     A fault of our own in there stays what it is.
+
+    Args:
+        openmmlab: whether the command needs it; one that runs an exported file does not.
 
     Raises:
         InputError: for every error in there that a missing package or a wrong config, file or flag causes.
     """
     try:
-        check_installed()
+        if openmmlab:
+            check_installed()
         yield
     except InputError:
         raise
     except (OSError, ImportError) as error:
         raise InputError(one_line(error)) from error
     except Exception as error:
+        if not openmmlab:
+            if isinstance(error, (ValueError, TypeError)):
+                raise InputError(one_line(error)) from error
+            raise
         from ..engine.explain import explain, is_our_fault
 
         if is_our_fault(error):
@@ -94,6 +102,10 @@ def _refusal(error: Exception) -> str | None:
         return one_line(error)
     if not isinstance(error, ValueError):
         return None
+    from ..runtime import FileError
+
+    if isinstance(error, FileError):
+        return one_line(error)
     from ..checkpoint.errors import CheckpointError
 
     if isinstance(error, CheckpointError):

@@ -101,7 +101,8 @@ def show_files(files: Sequence[Path], precision: Precision, raw: RawShape | None
     from repvgg_mm.export.tensorrt_engine import WHOLE, trtexec
 
     if precision.numbers != "float32":
-        print(f"{precision}; no limit was set to the differences: test the file")
+        around = "before and behind the network float32; " if raw is None else ""
+        print(f"{precision}; {around}no limit was set to the differences: test the file")
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
         if file.suffix == ".onnx":

@@ -1,20 +1,28 @@
-"""Run a checkpoint on images: pictures with classes, masks or boxes, and one JSON file with all results.
+"""Run a checkpoint or an exported file on images: pictures of what was found, and one JSON file.
 
 Example:
     python tools/infer.py photo.jpg --checkpoint deployed.pth                # the config is in the converted checkpoint
     python tools/infer.py data/digits/segmentation/images/val --config configs/mask_rcnn_repvgg_digits.py \
         --checkpoint work_dirs/mask_rcnn_repvgg_digits/epoch_2.pth --deploy --out-dir work_dirs/pictures
+    python tools/infer.py photo.jpg --checkpoint detector.onnx               # an exported file: torch is not loaded
 
 Exit code: 0 done; 1 some images could not be read and were skipped; 2 bad input, nothing written.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .command import CHECK_FAILED, DONE, user_input
 from .progress import progress
+
+if TYPE_CHECKING:
+    from repvgg_mm.inference.pixels import UnreadableImage
+    from repvgg_mm.inference.prediction import Prediction, Predictor
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -22,23 +30,44 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or a folder of them")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint, trained or converted")
+    parser.add_argument(
+        "--checkpoint", required=True, help="checkpoint, trained or converted, or a complete file (.onnx, .xml)"
+    )
     parser.add_argument("--deploy", action="store_true", help="convert the backbone in memory first")
     parser.add_argument("--out-dir", default="work_dirs/infer", help="folder to write (default: %(default)s)")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
     return parser.parse_args(argv)
 
 
+def open_predictor(args: argparse.Namespace, exported: bool) -> Predictor:
+    """Open the checkpoint, or the exported file."""
+    if exported:
+        from repvgg_mm.inference.exported import ExportedPredictor
+
+        if args.config or args.deploy or args.trust_checkpoint:
+            raise ValueError(
+                f"{args.checkpoint} is deployed and needs no config: "
+                "leave --config, --deploy and --trust-checkpoint out"
+            )
+        return ExportedPredictor(args.checkpoint)
+    from repvgg_mm.inference.predictors import build_predictor
+
+    return build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Infer."""
     args = parse_args(argv)
-    with user_input():
-        from repvgg_mm.inference.image_files import RESULTS, UnreadableImage, infer_images, list_images, plan_pictures
-        from repvgg_mm.inference.predictors import Prediction, build_predictor
+    from repvgg_mm.runtime import is_exported
+
+    exported = is_exported(args.checkpoint)
+    with user_input(openmmlab=not exported):
+        from repvgg_mm.inference.image_files import RESULTS, infer_images, list_images, plan_pictures
+        from repvgg_mm.inference.pixels import UnreadableImage
 
         images = list_images(args.images)
         pictures = plan_pictures(images, Path(args.out_dir))
-        predictor = build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
+        predictor = open_predictor(args, exported)
         pictures[0].parent.mkdir(parents=True, exist_ok=True)
 
     def report(index: int, path: Path, outcome: Prediction | UnreadableImage) -> None:

@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def build_runner(args: argparse.Namespace) -> Runner:
     """Build the runner of a checkpoint, or of an exported file."""
     from repvgg_mm.engine.testing import build_test_runner
-    from repvgg_mm.export.exported_file import is_exported
+    from repvgg_mm.runtime import is_exported
 
     shared = {"work_dir": args.work_dir, "options": args.cfg_options}
     if is_exported(args.checkpoint):

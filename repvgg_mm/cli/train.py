@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--check", action="store_true", help="run all checks, read every file, take one step, estimate, and stop"
     )
-    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument("--amp", action="store_true", help="mixed precision; without a GPU, bfloat16")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="override the config: key=value ...")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument(
@@ -75,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with ExitStack() as loading:
         with user_input():
-            from repvgg_mm.engine.config import enable_amp, load_config
+            from repvgg_mm.engine.config import load_config
             from repvgg_mm.engine.guards import guard_training
             from repvgg_mm.engine.interrupts import end_workers
             from repvgg_mm.engine.limits import safe_loading
+            from repvgg_mm.engine.mixed_precision import enable_amp
             from repvgg_mm.engine.resume import resume_newest
             from repvgg_mm.engine.start import check_config, check_start, prepare_training, refuse
 

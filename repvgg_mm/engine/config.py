@@ -61,22 +61,6 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
         _replace_data_root(cfg._cfg_dict, before, options["data_root"])
 
 
-def enable_amp(cfg: Config) -> None:
-    """Train with automatic mixed precision, as mmseg's and mmdet's ``--amp`` does.
-
-    Args:
-        cfg: the config, changed in place.
-
-    Raises:
-        ValueError: if the config's optimizer wrapper is of a kind that has no AMP form.
-    """
-    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
-    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise ValueError(f"--amp works with optim_wrapper.type='OptimWrapper', not {kind!r}")
-    cfg.optim_wrapper.type = "AmpOptimWrapper"
-    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
-
-
 def _place(error: Exception) -> str:
     """Name the line of a config that raised, as mmengine runs it: from a copy under another name."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

@@ -129,7 +129,7 @@ def check_samples(runner: Runner) -> Iterator[str]:
 
 
 def check_start(cfg: Config, trust: bool = False) -> None:
-    """Refuse a config that asks for mixed precision without a GPU, or starts from a file that does not fit.
+    """Refuse a config that asks for a GPU's mixed precision without one, or starts from a file that does not fit.
 
     mmengine takes the tensors of ``load_from`` and ``--resume FILE`` by name and only warns of those that don't match:
     weights of timm, mmpretrain or the authors' classifier would leave the model as it was initialised.
@@ -145,7 +145,7 @@ def check_start(cfg: Config, trust: bool = False) -> None:
         FileNotFoundError: if there is no such file.
     """
     if (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
-        raise ValueError("AMP needs a GPU: mmengine's AmpOptimWrapper has no CPU form, in bfloat16 neither")
+        raise ValueError("optim_wrapper.type='AmpOptimWrapper' needs a GPU: without one take 'BFloat16OptimWrapper'")
     path = cfg.get("load_from")
     if path and urlsplit(path).scheme == "":  # mmengine downloads the others
         _check_checkpoint(path, bool(cfg.get("resume")), trust)

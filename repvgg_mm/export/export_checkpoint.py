@@ -1,8 +1,6 @@
 """Exporting a checkpoint: read, convert, write for another runtime, run it there, compare."""
 
-import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -11,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint import check_writable, drop_placeholders, render_config, set_deploy
-from ..checkpoint.errors import CheckpointError
+from ..checkpoint import check_writable
 from ..engine.gate import Opened, open_model
 from ..files import move_into_place, workplace
 from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
+from .about import describe
 from .calibration import HALF_IMAGES, CalibrationImages
 from .exported_file import open_exported
 from .network import Network
@@ -25,7 +23,7 @@ from .precision import Numbers, Precision, numbers_of, write_as
 from .preparation import read_divisor
 from .raw_shape import RawShape
 from .tensorrt_engine import check_tensorrt
-from .writers import write_onnx
+from .writers import describe_again, write_onnx
 
 ENGINE = ".engine"
 _NEEDED = {
@@ -132,6 +130,7 @@ def _export(
         exported = open_exported(str(made))
         got = [exported(probe) for probe in probes]
         difference = compare_outputs([*chain(*wanted)], [*chain(*got)])
+        describe_again(made, {"difference": asdict(difference)})
         tolerance = FLOAT_TOLERANCE if numbers == "float32" else None
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
         files = move(made, target) if good else []
@@ -172,26 +171,3 @@ def check_target(out: str, numbers: Numbers, force: bool) -> Path:
     if target.suffix == ".xml":
         check_writable(target.with_suffix(".bin"), force)
     return target
-
-
-def describe(opened: Opened, source: str) -> dict[str, Any]:
-    """Collect what the file is to say about itself; refuse before long work what it can't hold."""
-    cfg = deepcopy(opened.given)
-    set_deploy(cfg)
-    dataset_meta, _ = drop_placeholders(opened.dataset_meta)
-    try:
-        about = {"config": render_config(cfg), "preprocess": _preprocess(cfg)}
-        if dataset_meta:
-            about["dataset_meta"] = json.loads(json.dumps(dataset_meta))
-    except (CheckpointError, TypeError) as error:
-        raise ValueError(f"{source}: its config or dataset_meta can't go into the file: {error}") from error
-    return about
-
-
-def _preprocess(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what the network takes: the order of the channels, and what was done to pixel values of 0 to 255."""
-    given = cfg["model"].get("data_preprocessor") or {}
-    loaded_as_bgr = cfg.get("default_scope") in ("mmseg", "mmdet")  # by mmcv; torchvision's images are RGB
-    swapped = given.get("bgr_to_rgb") or given.get("rgb_to_bgr") or False
-    channels = "BGR" if loaded_as_bgr != swapped else "RGB"
-    return {"channels": channels, **{key: given[key] for key in ("mean", "std") if key in given}}

@@ -1,7 +1,6 @@
 """Exported networks, run by the runtime that they are made for on tensors."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..checkpoint.errors import CheckpointError
 from ..runtime import FileError, open_session
-from ..runtime.session import SUFFIXES, Session
+from ..runtime.session import Session
 from .raw_shape import SIDES
 
 
@@ -69,18 +68,6 @@ class Exported:
         chunks = [self._session.run(chunk.numpy()) for chunk in filled.float().cpu().contiguous().split(batch)]
         outputs = [np.concatenate(parts)[: len(images)] for parts in zip(*chunks, strict=True)]
         return [torch.from_numpy(output).to(images.device) for output in outputs]
-
-
-def is_exported(path: str) -> bool:
-    """Tell by its name whether a file is an exported one.
-
-    Args:
-        path: any file.
-
-    Returns:
-        Whether it ends in .onnx or .xml.
-    """
-    return Path(path).suffix in SUFFIXES
 
 
 def open_exported(path: str) -> Exported:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .opencv_resize import resize_bytes
+from .pillow_resize import resize_averaging
 from .raw_shape import SIDES
 from .windows import Windows, whole
 
@@ -154,9 +155,7 @@ class Prepare(nn.Module):
         if self.how.resize is None:
             x = image.permute(2, 0, 1)[None].float()
         elif self.how.antialias:
-            x, size = image.permute(2, 0, 1)[None].float(), (new_height, new_width)
-            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
-            x = x.round().clamp(0, 255)  # Pillow resizes bytes
+            x = resize_averaging(image, new_height, new_width).permute(2, 0, 1)[None]
         else:
             x = resize_bytes(image, new_height, new_width).permute(2, 0, 1)[None]
         if self.how.crop is not None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -99,6 +100,31 @@ def describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
     seal(path)
 
 
+def describe_again(path: Path, more: Mapping[str, Any]) -> None:
+    """Add to what a file says about itself what was found out by running it.
+
+    Args:
+        path: .onnx or .xml file, written anew.
+        more: plain data.
+    """
+    if path.suffix == ".onnx":
+        import onnx
+
+        known = {entry.key: entry.value for entry in onnx.load(path).metadata_props}[ABOUT]
+        describe_onnx(path, {**json.loads(known), **more})
+        return
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    about = {**json.loads(model.get_rt_info([ABOUT]).astype(str)), **more}
+    with TemporaryDirectory(dir=path.parent) as folder:  # the weights are still read from the old file
+        again = Path(folder) / path.name
+        _save_openvino(model, about, again)
+        del model
+        for suffix in (".bin", ".xml"):
+            again.with_suffix(suffix).replace(path.with_suffix(suffix))
+
+
 def write_openvino(source: Path, samples: Samples, about: Mapping[str, Any], path: Path) -> None:
     """Write an .onnx file as OpenVINO's .xml and .bin, in 8 bits if there are samples to calibrate with.
 
@@ -116,6 +142,13 @@ def write_openvino(source: Path, samples: Samples, about: Mapping[str, Any], pat
 
         with quiet():
             model = quantize_openvino(model, source, samples)
+    _save_openvino(model, about, path)
+
+
+def _save_openvino(model: Any, about: Mapping[str, Any], path: Path) -> None:
+    """Save OpenVINO's model with its description and check sum."""
+    import openvino
+
     model.set_rt_info(json.dumps({**about, SEALED: True}), [ABOUT])
     model.set_rt_info(BLANK, [ENTRY])
     openvino.save_model(model, path, compress_to_fp16=False)  # by default it would round the weights

@@ -5,21 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import mmcv
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..files import atomic_path
-from .predictors import Prediction, Predictor
+from .pixels import SUFFIXES, UnreadableImage
+from .prediction import Prediction, Predictor
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESULTS = "results.json"
-
-
-class UnreadableImage(ValueError):
-    """A file that is no whole image; the message says why."""
 
 
 def list_images(inputs: Iterable[str]) -> list[Path]:
@@ -95,12 +89,11 @@ def infer_images(
     skipped: list[dict[str, str]] = []
     for index, (path, picture) in enumerate(zip(images, pictures, strict=True)):
         try:
-            check_readable(path)
+            prediction = predictor(str(path))
         except UnreadableImage as error:
             skipped.append({"file": str(path), "reason": str(error)})
             report(index, path, error)
             continue
-        prediction = predictor(str(path))
         entries.append({"file": str(path), **_write_prediction(prediction, picture)})
         report(index, path, prediction)
     results = {"task": predictor.task, "classes": predictor.classes, **about, "images": entries, "skipped": skipped}
@@ -120,28 +113,6 @@ def _write_prediction(prediction: Prediction, picture: Path) -> dict[str, Any]:
         _write_png(prediction.mask, mask)
         written["mask"] = f"masks/{mask.name}"
     return {**written, **prediction.result}
-
-
-def check_readable(path: Path) -> None:
-    """Decode an image as the libraries will; Pillow also refuses one that is cut short.
-
-    Args:
-        path: the file.
-
-    Raises:
-        UnreadableImage: if it is missing, no image, or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-        readable = mmcv.imread(str(path)) is not None
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error) as error:
-        reason = str(error).replace(repr(str(path)), "the file").splitlines()
-        raise UnreadableImage(reason[0] if reason else type(error).__name__) from error
-    if not readable:
-        raise UnreadableImage("OpenCV can't decode it")
 
 
 def _write_png(array: NDArray[np.uint8], path: Path) -> None:

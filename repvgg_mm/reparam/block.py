@@ -19,6 +19,7 @@ from .branches import (
     NormLayer,
     NormSettings,
     bn_params,
+    branches_align,
     conv_weight,
     make_batch_norm,
     norm_settings,
@@ -207,6 +208,10 @@ class RepVGGBlock(nn.Module):
             reason = None if branch is None else why_not_fusible(branch)
             if reason is not None:
                 return f"{name}{reason}: a deployed block would leave it out; remove it, or merge it into the weight"
+        if branches and not branches_align(self.rbr_dense.conv, self.rbr_1x1.conv, self.rbr_identity is not None):
+            return (
+                "rbr_dense and rbr_1x1 have another stride, padding or groups than each other: no kernel adds them up"
+            )
         return None
 
     def get_custom_L2(self) -> Tensor:

@@ -109,6 +109,30 @@ def why_not_fusible(branch: Any) -> str | None:
     return reason
 
 
+def branches_align(dense: nn.Conv2d, pointwise: nn.Conv2d, has_identity: bool) -> bool:
+    """Tell whether the 1x1 convolution and the identity read the pixels under the centre tap of the 3x3, as built.
+
+    Args:
+        dense: convolution of the 3x3 branch.
+        pointwise: convolution of the 1x1 branch.
+        has_identity: whether there is an identity branch.
+
+    Returns:
+        Whether the branches add up tap by tap.
+    """
+    return (
+        dense.padding == dense.dilation
+        and (pointwise.stride, pointwise.padding) == ((1, 1), (0, 0))
+        and dense.groups == pointwise.groups
+        and (not has_identity or dense.stride == (1, 1))
+    )
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Tell whether somebody has put another forward in the place of a module's own."""
+    return "forward" in module.__dict__ or "_conv_forward" in module.__dict__
+
+
 def conv_weight(conv: nn.Conv2d) -> Tensor:
     """Return the weight that a convolution computes with in eval mode.
 
@@ -149,11 +173,13 @@ def make_copyable(model: nn.Module) -> None:
 
 
 def _obstacle(module: Any, known: bool) -> str | None:
-    if not known or "forward" in module.__dict__:
+    if not known or has_own_forward(module):
         return f" is a {type(module).__name__} with a forward of its own"
     hooks = [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _WEIGHT_HOOKS)]
     if hooks or module._forward_hooks:
         return " has a forward hook"
+    if isinstance(module, _BatchNorm) and (module.running_mean is None or module.running_var is None):
+        return " has no running statistics"
     return None
 
 

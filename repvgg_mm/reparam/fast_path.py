@@ -18,7 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .branches import BN_FORWARDS, ConvBN
+from .branches import BN_FORWARDS, ConvBN, branches_align, has_own_forward
 
 if TYPE_CHECKING:
     from .block import RepVGGBlock
@@ -134,7 +134,7 @@ def _calls_forward_only(module: Any) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or "forward" in module.__dict__
+        or has_own_forward(module)
     )
 
 
@@ -154,7 +154,7 @@ def _plain_parts(block: "RepVGGBlock") -> Parts | None:
         norms.append(identity)
     if not (all(runs_as_built(conv, nn.Conv2d) for conv in convs) and all(map(_norm_is_plain, norms))):
         return None
-    if not _branches_align(*convs, norms):
+    if any(conv.bias is not None for conv in convs) or not branches_align(*convs, identity is not None):
         return None
     weights = [conv.weight for conv in convs]
     statistics = [bn._buffers[name] for bn in norms for name in ("running_mean", "running_var")]
@@ -170,18 +170,6 @@ def _norm_is_plain(bn: Any) -> bool:
         and not bn._modules  # no parametrization
         and bn.track_running_stats
         and bn._buffers.get("running_mean") is not None
-    )
-
-
-def _branches_align(dense: nn.Conv2d, pointwise: nn.Conv2d, norms: Sequence[_BatchNorm]) -> bool:
-    """Tell whether the 1x1 convolution reads the pixels under the centre tap of the 3x3 one, as built."""
-    return (
-        dense.padding == dense.dilation
-        and (pointwise.stride, pointwise.padding) == ((1, 1), (0, 0))
-        and dense.groups == pointwise.groups
-        and dense.bias is None
-        and pointwise.bias is None
-        and (len(norms) == 2 or dense.stride == (1, 1))
     )
 
 
@@ -212,6 +200,8 @@ def _onednn_serves(x: Tensor, conv: nn.Conv2d) -> bool:
         and x.dtype == conv.weight.dtype == torch.float32
         and x.is_contiguous(memory_format=torch.channels_last)
         and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and x.shape[1] == conv.weight.shape[1] * conv.groups  # else torch's own message is the better one
         and not (torch.is_grad_enabled() and x.requires_grad)
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()

@@ -9,6 +9,6 @@ Example:
 
 from .file_error import FileError
 from .model import Model, Result
-from .session import open_session
+from .session import is_exported, open_session
 
-__all__ = ["FileError", "Model", "Result", "open_session"]
+__all__ = ["FileError", "Model", "Result", "is_exported", "open_session"]

@@ -52,8 +52,12 @@ class Model:
 
     Attributes:
         task: ``'classification'``, ``'segmentation'`` or ``'detection'``.
+        path: the file.
         classes: their names, in the order of their indices; empty if the file does not say.
+        palette: an RGB colour of each; empty if the file does not say.
         about: all that the file says about itself.
+
+    Threads may call it at the same time.
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -67,9 +71,10 @@ class Model:
         if task is None or not is_complete(self._session):
             given, names = self._session.input_name, ", ".join(self._session.names)
             raise FileError(f"{path} takes {given!r} and gives {names}: it is a network alone, no complete file")
+        self.path = path
         self.task = task
         self.about: dict[str, Any] = self._session.about
-        self.classes: list[str] = list(self.about.get("classes", []))
+        self.classes, self.palette = _read_classes(path, self.about)
 
     def __call__(self, image: NDArray[np.uint8]) -> Result:
         """Answer for one image.
@@ -83,11 +88,32 @@ class Model:
         Raises:
             TypeError: if the image holds other numbers.
             ValueError: if it has another shape.
+            FileError: if the runtime fails on it.
         """
         check_image(image)
-        return Result(**dict(zip(self._session.names, self._session.run(image), strict=True)))
+        try:
+            outputs = self._session.run(image)
+        except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
+            height, width, _ = image.shape
+            reason = " ".join(str(error).split())[:200]
+            raise FileError(f"{self.path} fails on an image of {width} x {height}: {reason}") from error
+        return Result(**dict(zip(self._session.names, outputs, strict=True)))
 
 
 def is_complete(session: Session) -> bool:
     """Tell whether a file takes an image as it is; else it is a network that takes prepared numbers."""
     return session.input_name == IMAGE
+
+
+def _read_classes(path: str, about: dict[str, Any]) -> tuple[list[str], list[list[int]]]:
+    """Take names and colours out of what a file says, which anybody may have written."""
+    classes, palette = about.get("classes", []), about.get("palette", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise FileError(f"{path} is damaged: its classes are no list of names; export it again")
+    if palette and (not isinstance(palette, list) or len(palette) != len(classes) or not all(map(_is_colour, palette))):
+        raise FileError(f"{path} is damaged: its palette is no list of one RGB colour a class; export it again")
+    return classes, palette
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(x, int) and 0 <= x < 256 for x in value)

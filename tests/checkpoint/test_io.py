@@ -144,6 +144,8 @@ def test_every_pickle_protocol_of_torch_save(tmp_path: Path, protocol: int) -> N
     loaded = load_checkpoint(save(model.state_dict(), tmp_path / "a.pth", protocol=protocol))
     assert all(equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
     assert loaded._metadata == model.state_dict()._metadata
+    plain = [frozenset({"a", 2}), {3.5, "b"}, b"x", 1 + 2j, (1, (2,)), {"k": [None, True, -5, 2**40]}, frozenset()]
+    assert load_checkpoint(save(plain, tmp_path / "b.pth", protocol=protocol)) == plain
 
 
 @FORMATS
@@ -179,7 +181,7 @@ def test_weights_that_need_code_are_refused_by_name(tmp_path: Path, legacy: bool
     path = save({"state_dict": {"a": torch.ones(1), "head.weight": Touch(tmp_path / "x")}}, tmp_path / "a.pth", legacy)
     with pytest.raises(CheckpointError) as error:
         find_state_dict(load_checkpoint(path))
-    one_line(error, "head.weight", "io.open", "--trust-checkpoint")
+    one_line(error, "head.weight", "io.open", "trust=True")
     assert not (tmp_path / "x").exists()
 
 
@@ -465,7 +467,7 @@ def test_quantized_weights_need_trust(tmp_path: Path) -> None:
     path = save({"w": quantized}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError) as error:
         find_state_dict(load_checkpoint(path))
-    one_line(error, "_rebuild_qtensor", "--trust-checkpoint")
+    one_line(error, "_rebuild_qtensor", "trust=True")
 
 
 def test_averaged_weights_of_the_authors() -> None:

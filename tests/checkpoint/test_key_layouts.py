@@ -222,6 +222,18 @@ def test_timm_inside_of_mmpretrains_wrapper() -> None:
     assert list(to_ours({**theirs, "decode_head.a": torch.ones(1)})) == [*ours, "decode_head.a"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("wrong", ["aackbone.", "ackbone.", "b.ckbone.", "backbone.x.", ""])
+def test_a_misspelt_prefix_of_one_key_is_no_second_model(layout: str, wrong: str) -> None:
+    """Else that key alone would be renamed, and all others left as they are."""
+    keys = [f"backbone.{key}" for key in weights_of("A0", deploy=True) if not key.startswith("linear.")]
+    theirs = list(from_ours(named(*keys, "decode_head.weight"), layout))
+    first = theirs[0]
+    spoilt = named(wrong + first.removeprefix("backbone."), *theirs[1:])
+    with pytest.raises(CheckpointError, match="is no key of a RepVGG of"):
+        to_ours(spoilt)
+
+
 def test_the_shortest_prefix_is_the_model_where_there_is_a_teacher() -> None:
     block, teacher = "stem.conv_kxk.conv.weight", "teacher.model.backbone.timm_model."
     weights = named(f"model.{block}", f"{teacher}{block}", f"{teacher}stages.0.0.conv_kxk.conv.weight")

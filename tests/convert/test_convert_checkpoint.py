@@ -334,7 +334,8 @@ def test_a_byte_that_changes_on_the_way_to_disk(
     assert [path.name for path in tmp_path.iterdir()] == ["trained.pth"]
 
 
-def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+def test_a_full_disk_is_one_line_and_exit_code_2(name: str, tmp_path: Path) -> None:
     source, _ = bare_file(tmp_path)
     code = (
         "import resource, signal, sys; from repvgg_mm.cli import command, convert; "
@@ -342,10 +343,10 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
         "command.run(lambda: convert.main(sys.argv[1:]))"
     )
-    command_line = [sys.executable, "-c", code, str(source), str(tmp_path / "out.pth")]
+    command_line = [sys.executable, "-c", code, str(source), str(tmp_path / name)]
     done = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2, done.stderr
-    assert done.stderr == f"error: [Errno 27] File too large: '{tmp_path / 'out.pth'}'\n"
+    assert done.stderr == f"error: [Errno 27] File too large: '{tmp_path / name}'\n"
     assert [path.name for path in tmp_path.iterdir()] == ["bare.pth"]
 
 

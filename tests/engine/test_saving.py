@@ -1,7 +1,5 @@
 """Checkpoints are whole or not there, and none goes before the next one is there."""
 
-import resource
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
-from training_runs import ITERATIONS, finish, start_processes, train, write_config
+from training_runs import ITERATIONS, finish, limit_files, start_processes, train, write_config
 
 KEPT: list[set[str]] = []
 LOOKS = 'custom_hooks = [dict(type="ReplaySeedHook"), dict(type="LooksAtWorkDir")]\n'
@@ -62,15 +60,9 @@ def test_the_best_so_far_goes_behind_a_better_one(digits: Path, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "work").glob("best_*.pth")] == ["best_rising_iter_6.pth"]
 
 
-def limit_files() -> None:
-    """A disk on which no file grows beyond 100 kB: a write fails with an error, as on a full one."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-
 def test_a_full_disk_is_one_line_and_leaves_nothing_partial(digits: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, digits, ITERATIONS)
-    (end,) = finish(start_processes(config, tmp_path / "work", digits, 1, preexec_fn=limit_files))
+    (end,) = finish(start_processes(config, tmp_path / "work", digits, 1, prepare=limit_files))
     assert end.code == 2 and end.err.count("\n") == 1, end.err
     assert end.err.startswith("error: ") and f"{tmp_path}/work/iter_2.pth" in end.err
     left = {path.name for path in (tmp_path / "work").iterdir() if path.is_file()}

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from command_lines import CLS, ROOT, SEG
-from export_models import DET, SIZES, save, save_weights
+from export_models import DET, SIZES, classes_of, save, save_weights
 from helpers import SMALL_ARCH, image
 from mmengine.config import Config
 from torch import nn
@@ -37,7 +37,7 @@ def test_the_file_computes_what_the_three_branches_compute(
     torch.testing.assert_close(exported(x), wanted, rtol=1e-4, atol=1e-4)
     assert exported.shape == (2, 3, 96, 64)
     assert list(export.outputs.values()) == [(2, *tensor.shape[1:]) for tensor in wanted]
-    assert exported.about["dataset_meta"] == {"classes": [str(index) for index in range(10)]}
+    assert exported.about["dataset_meta"] == {"classes": classes_of(config)}
     assert exported.about["preprocess"]["mean"] == [123.675, 116.28, 103.53]
     assert exported.about["preprocess"]["channels"] == "RGB"
 

@@ -84,7 +84,7 @@ for path in {sorted(files.values())!r}:
     assert sorted(lines) == [
         "classification 10 False False",
         "detection 10 False True",
-        "segmentation 10 True False",
+        "segmentation 11 True False",
     ], done.stderr
 
 

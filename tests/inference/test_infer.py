@@ -1,82 +1,14 @@
 """tools/infer.py for all three tasks, on good and on broken images."""
 
-import json
-import runpy
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import image as random_tensor
-from helpers import randomize_bn
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from infer_runs import SURE, TASKS, config_of, infer, pixels, results
 from PIL import Image
-
-from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
-
-ROOT = Path(__file__).resolve().parents[2]
-DIGITS = [str(digit) for digit in range(10)]
-SURE = 7  # the class that the models below are made to be sure of
-# Config, the bias that decides over the classes, and the classes.
-TASKS: dict[str, tuple[str, str, list[str]]] = {
-    "classification": ("repvgg_digits", "linear.bias", DIGITS),
-    "segmentation": ("pspnet_repvgg_digits", "decode_head.conv_seg.bias", ["background", *DIGITS]),
-    "detection": ("mask_rcnn_repvgg_digits", "roi_head.bbox_head.fc_cls.bias", DIGITS),
-}
-
-
-def config_of(task: str) -> Path:
-    return ROOT / f"configs/{TASKS[task][0]}.py"
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint a task, as mmengine saves them, of a model that gives one class to everything."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for task, (_, bias, classes) in TASKS.items():
-        cfg = Config.fromfile(config_of(task))
-        cfg.model.backbone.init_cfg = None
-        init_default_scope(cfg.default_scope)
-        torch.manual_seed(0)
-        model = randomize_bn(MODELS.build(cfg.model))
-        model.get_parameter(bias).data[SURE] = 50.0
-        palette = [[20 * index, 255 - 20 * index, 90] for index in range(len(classes))]
-        meta = {"cfg": cfg.pretty_text, "dataset_meta": {"classes": tuple(classes), "palette": palette}}
-        torch.save({"meta": meta, "state_dict": model.state_dict()}, folder / f"{task}.pth")
-        write_conversion(convert_checkpoint(str(folder / f"{task}.pth")), str(folder / f"{task}_deployed.pth"))
-    return {path.stem: path for path in folder.glob("*.pth")}
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """A folder with two images of different sizes and a file that is none."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name, (height, width) in {"wide.png": (96, 160), "tall.JPG": (130, 70)}.items():
-        pixels = random_tensor(height, width, 3, seed=height).mul(40).add(128).clamp(0, 255)
-        Image.fromarray(pixels.numpy().astype(np.uint8)).save(folder / name)
-    (folder / "notes.txt").write_text("no image", encoding="utf-8")
-    return folder
-
-
-def infer(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command line in this process; return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
-    monkeypatch.syspath_prepend(ROOT / "tools")  # as Python does for a script
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(ROOT / "tools/infer.py"), run_name="__main__")
-    return int(stop.value.code or 0)
-
-
-def results(out: Path) -> dict[str, Any]:
-    return json.loads((out / "results.json").read_text(encoding="utf-8"))
-
-
-def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
 
 
 @pytest.mark.parametrize("form", ["trained", "deploy", "converted"])
@@ -153,10 +85,17 @@ def test_unreadable_files_are_named_and_skipped(
     (images / "cut.png").write_bytes(whole[: len(whole) // 2])
     (images / "empty.jpg").touch()
     (images / "text.png").write_text("no image", encoding="utf-8")
-    arguments = (images, tmp_path / "missing.png", "--checkpoint", checkpoints["classification"])
+    os.mkfifo(tmp_path / "pipe.png")
+    arguments = (images, tmp_path / "missing.png", tmp_path / "pipe.png", "--checkpoint", checkpoints["classification"])
     assert infer(monkeypatch, *arguments, "--out-dir", tmp_path / "out") == 1
     errors = capsys.readouterr().err.splitlines()
-    bad = [images / "cut.png", images / "empty.jpg", images / "text.png", tmp_path / "missing.png"]
+    bad = [
+        images / "cut.png",
+        images / "empty.jpg",
+        images / "text.png",
+        tmp_path / "missing.png",
+        tmp_path / "pipe.png",
+    ]
     assert [line.split(" is skipped: ")[0] for line in errors if "is skipped" in line] == [f"error: {x}" for x in bad]
     found = results(tmp_path / "out")
     assert [entry["file"] for entry in found["skipped"]] == list(map(str, bad))

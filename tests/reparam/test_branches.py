@@ -115,7 +115,15 @@ REFUSED: dict[str, tuple[Callable[[RepVGGBlock], object], str]] = {
         lambda b: setattr(b.rbr_1x1.conv, "forward", lambda x: x),
         "rbr_1x1.conv is a Conv2d with a forward of its own",
     ),
+    "own_conv_forward": (
+        lambda b: setattr(b.rbr_1x1.conv, "_conv_forward", lambda x, weight, bias: x),
+        "rbr_1x1.conv is a Conv2d with a forward of its own",
+    ),
     "bias": (lambda b: setattr(b.rbr_1x1.conv, "bias", nn.Parameter(torch.ones(8))), "rbr_1x1.conv has a bias"),
+    "no_statistics": (
+        lambda b: setattr(b, "rbr_identity", nn.BatchNorm2d(8, track_running_stats=False)),
+        "rbr_identity has no running statistics",
+    ),
 }
 
 
@@ -131,6 +139,24 @@ def test_what_no_kernel_can_hold_is_refused(case: str) -> None:
         model[1].switch_to_deploy()
     with pytest.raises(ValueError, match=f"^{message}"):
         model[1].get_equivalent_kernel_bias()
+
+
+MISALIGNED: dict[str, Callable[[RepVGGBlock], object]] = {
+    "depthwise": lambda b: setattr(b.rbr_1x1, "conv", nn.Conv2d(8, 8, 1, groups=8, bias=False)),
+    "larger_kernel": lambda b: setattr(b.rbr_dense, "conv", nn.Conv2d(8, 8, 5, padding=2, bias=False)),
+    "stride": lambda b: setattr(b.rbr_dense.conv, "stride", (2, 2)),
+    "padding": lambda b: setattr(b.rbr_dense.conv, "padding", (0, 0)),
+}
+
+
+@pytest.mark.parametrize("case", MISALIGNED)
+def test_branches_that_no_kernel_adds_up_are_refused(case: str) -> None:
+    """The first two run as branches, and adding up their weights would broadcast one of them, or miss the centre."""
+    block = make()[1].float()
+    MISALIGNED[case](block)
+    with pytest.raises(ValueError, match="no kernel adds them up"):
+        block.switch_to_deploy()
+    assert not block.deployed
 
 
 def test_gradients_reach_what_made_weights_are_made_of() -> None:

@@ -85,6 +85,12 @@ def own_forward(block: RepVGGBlock) -> None:
     conv.forward = lambda x: forward(x) + 1
 
 
+def own_conv_forward(block: RepVGGBlock) -> None:
+    conv = convs(block)[0]
+    forward = conv._conv_forward
+    conv._conv_forward = lambda *arguments: forward(*arguments) + 1
+
+
 def with_no_warning(change: Callable[..., object], *arguments: object) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the old weight_norm is deprecated, and in use
@@ -103,6 +109,7 @@ CHANGES: dict[str, Callable[[RepVGGBlock], object]] = {
     "wrapped": lambda b: replace_convs(b, Wrapped),
     "replaced": lambda b: replace_convs(b, lambda conv: nn.Conv2d(8, 8, 1, dtype=conv.weight.dtype)),
     "own_forward": own_forward,
+    "own_conv_forward": own_conv_forward,
 }
 CHANGES_OF_BRANCHES: dict[str, Callable[[RepVGGBlock], object]] = {
     "hook_on_branch": lambda b: b.rbr_1x1.register_forward_hook(lambda m, args, out: out + 1),
@@ -112,6 +119,7 @@ CHANGES_OF_BRANCHES: dict[str, Callable[[RepVGGBlock], object]] = {
     "parametrized_bn": lambda b: parametrize.register_parametrization(b.rbr_identity, "weight", Twice()),
     "wrapped_branch": lambda b: setattr(b, "rbr_dense", Wrapped(b.rbr_dense)),
     "bias": lambda b: setattr(b.rbr_1x1.conv, "bias", nn.Parameter(torch.ones(8, dtype=torch.float64))),
+    "depthwise": lambda b: setattr(b.rbr_1x1, "conv", nn.Conv2d(8, 8, 1, groups=8, bias=False, dtype=torch.float64)),
     "no_running_update": lambda b: setattr(b.rbr_dense.bn, "track_running_stats", False),
 }
 CASES = [
@@ -356,6 +364,31 @@ def test_a_subclass_of_tensor_sees_convolutions() -> None:
 
     block, x = make("fixed"), channels_last(2, 8, 6, 9).as_subclass(Named)
     assert type(block(x)) is Named
+
+
+@torch.no_grad()
+def test_a_subclass_in_the_place_of_a_weight_sees_convolutions() -> None:
+    seen = []
+
+    class Watched(Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return super().__torch_function__(function, types, args, kwargs)
+
+    block, x = make("fixed"), channels_last(2, 8, 6, 9)
+    block.rbr_1x1.conv.weight = nn.Parameter(block.rbr_1x1.conv.weight.as_subclass(Watched))
+    seen.clear()
+    block(x)
+    assert seen.count(torch.conv2d) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_meta_tensors_have_shapes_only(form: str) -> None:
+    block, x = make(form).to("meta"), channels_last(2, 8, 6, 9).to("meta")
+    for _ in range(2):
+        assert block(x).shape == x.shape and block(x).is_meta
 
 
 def test_tools_that_flatten_weights() -> None:

@@ -122,7 +122,23 @@ def test_eps() -> None:
     assert not torch.equal(block(x), before)
 
 
-GEOMETRIES = {"stride": ("stride", (2, 2)), "padding": ("padding", (0, 2)), "dilation": ("dilation", (2, 2))}
+@torch.no_grad()
+def test_the_same_bits_in_another_order() -> None:
+    """Memory read as NCHW holds another kernel than the same memory read as channels_last."""
+    torch.manual_seed(0)
+    block, x = randomize_bn(RepVGGBlock(3, 8)).eval(), channels_last(2, 3, 6, 9)
+    before, kernel = block(x), block.rbr_dense.conv.weight
+    kernel.data = kernel.data.permute(0, 3, 1, 2)  # C_in and both sides are 3: shape and memory stay as they are
+    torch.testing.assert_close(block(x), expected(block, x), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(block(x), before)
+
+
+GEOMETRIES = {
+    "stride": ("stride", (2, 2)),
+    "padding": ("padding", (0, 2)),
+    "padding_by_name": ("padding", "same"),
+    "dilation": ("dilation", (2, 2)),
+}
 
 
 @pytest.mark.parametrize("change", GEOMETRIES)
@@ -148,6 +164,10 @@ def test_geometry_of_a_block_in_training_form() -> None:
     block.rbr_dense.conv.padding = (1, 1)
     with pytest.raises(RuntimeError, match="size of tensor"):  # as spelled out: the branches don't align any more
         block(x)
+    with_identity, x = make("training"), channels_last(2, 8, 9, 11)
+    with_identity.rbr_dense.conv.stride = (2, 2)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        with_identity(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

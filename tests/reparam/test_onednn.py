@@ -133,6 +133,7 @@ def inputs_left_out() -> dict[str, tuple[RepVGGBlock, Tensor]]:
         "float64": (make(GEOMETRIES["plain"]).double(), x.double()),
         "padding_mode": (make({**GEOMETRIES["plain"], "padding_mode": "reflect"}), x),
         "meta": (block, x.to("meta")),
+        "other_channels": (block, channels_last(2, 5, 6, 9)),
     }
 
 

@@ -133,10 +133,7 @@ def a_layout_is_a_round_trip(arch: dict[str, Any], deploy: bool, layout: str, pr
 
 
 def a_misspelt_key_is_refused(arch: dict[str, Any], layout: str, which: int, letter: str) -> None:
-    """One wrong letter in one key: refused with one line when it is renamed, or at the latest when it is loaded.
-
-    A wrong letter in ``backbone.`` looks like the name of a second model, which stays as it is.
-    """
+    """One wrong letter in one key: refused with one line when it is renamed, or at the latest when it is loaded."""
     state = from_ours(dict(RepVGGClassifier(arch, 3).state_dict()), layout)
     names = list(state)
     name = names[which % len(names)]

@@ -1,0 +1,71 @@
+"""Mixed precision where mmengine has none: on a CPU, in bfloat16."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+_SLOW = "this processor has no instructions for bfloat16: mixed precision will be slower than float32 here"
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class BFloat16OptimWrapper(OptimWrapper):
+    """Run the model under autocast in bfloat16, on the device of its weights; these stay float32.
+
+    mmengine's ``AmpOptimWrapper`` refuses to be built without a GPU. bfloat16 has the range of float32, so there is no
+    loss scale, and every option of ``OptimWrapper`` means what it means there: gradient accumulation, clipping.
+
+    Args:
+        **kwargs: of ``OptimWrapper``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not torch.cuda.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            print_log(_SLOW, logger="current")
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Wrap the forward of an iteration.
+
+        Args:
+            model: the model, wrapped for several processes or not.
+
+        Yields:
+            Nothing.
+        """
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train with automatic mixed precision, as mmseg's and mmdet's ``--amp`` does; without a GPU, in bfloat16.
+
+    Args:
+        cfg: the config, changed in place.
+
+    Raises:
+        ValueError: if the config's optimizer wrapper is of a kind that has no AMP form, or, without a GPU, asks for
+            another dtype.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper", "BFloat16OptimWrapper"):
+        raise ValueError(f"mixed precision works with optim_wrapper.type='OptimWrapper', not {kind!r}")
+    if torch.cuda.is_available():
+        if kind != "BFloat16OptimWrapper":
+            wrapper.type = "AmpOptimWrapper"
+            wrapper.setdefault("loss_scale", "dynamic")
+        return
+    if wrapper.get("dtype", "bfloat16") != "bfloat16":
+        raise ValueError(f"optim_wrapper.dtype={wrapper.dtype!r} needs a GPU: a CPU's mixed precision is bfloat16")
+    wrapper.type = "BFloat16OptimWrapper"
+    for name in ("dtype", "loss_scale"):
+        wrapper.pop(name, None)

@@ -1,0 +1,1 @@
+"""A complete exported file as a web service: neither torch nor OpenMMLab is needed."""
