@@ -22,6 +22,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 
+from repvgg_mm.engine.across_processes import bare_model
+
 SMALL = """
 _base_ = "{root}/configs/repvgg_digits.py"
 data_root = "{digits}/classification"
@@ -77,6 +79,10 @@ class At(Hook):
                 next(runner.model.parameters()).fill_(float("nan"))
 
         runner.optim_wrapper.optimizer.register_step_post_hook(ruin)
+
+    def keep_buffers(self, runner: Any, batch: Any) -> None:
+        buffers = {name: buffer.clone() for name, buffer in bare_model(runner).named_buffers()}
+        torch.save(buffers, Path(runner.work_dir, f"buffers_{runner.rank}.pt"))
 
     def sigterm_in_validation(self, runner: Any, batch: Any) -> None:
         self.before_val_iter = self.sigterm  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ Example:
     python tools/export.py deployed.pth int8.onnx --int8 300                # 8 bits, calibrated with 300 images
     python tools/export.py deployed.pth half.onnx --half                    # float16, but for layers that it can't hold
     python tools/export.py deployed.pth raw.onnx --raw --size 512 1024      # the network alone
+    python tools/export.py deployed.pth raw.onnx --raw --batch 1 8          # 1 to 8 images of any size at a time
     python tools/export.py deployed.pth deployed.engine --half              # TensorRT, on the GPU that is to run it
 
 A complete file takes an image as it is (uint8, RGB, height x width x 3, any size) and gives scores, a mask, or boxes in
@@ -25,6 +26,7 @@ from .command import CHECK_FAILED, DONE, user_input
 
 if TYPE_CHECKING:
     from repvgg_mm.export.precision import Precision
+    from repvgg_mm.export.raw_shape import RawShape
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,10 +34,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint, trained or converted")
     parser.add_argument("out", help="file to write: .onnx, .xml for OpenVINO, .engine for TensorRT")
-    parser.add_argument("--raw", action="store_true", help="the network alone; needs --size")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, pixels; implies --raw")
-    parser.add_argument("--batch", type=int, default=1, help="images at a time, with --raw (default 1)")
+    parser.add_argument("--raw", action="store_true", help="the network alone")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, pixels, with --raw (default: any)"
+    )
+    parser.add_argument(
+        "--batch", type=int, nargs="+", metavar="N", help="images at a time, or least and most; with --raw (default 1)"
+    )
     parser.add_argument("--images", nargs="+", default=[], metavar="FILE", help="prove a complete file on these, too")
+    parser.add_argument("--scores", action="store_true", help="of a segmentor: each class's at each pixel, too")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
     bits = parser.add_mutually_exclusive_group()
     bits.add_argument("--int8", type=int, metavar="IMAGES", help="8 bits, calibrated with so many training images")
@@ -43,12 +50,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
     args = parser.parse_args(argv)
-    if args.size is None and (args.raw or args.batch != 1):
-        parser.error("--raw and --batch need --size H W: the network takes images of one size")
-    if args.size is not None and args.images:
-        parser.error("--images is for a complete file: leave --size and --raw out")
-    if args.size is not None and min(*args.size, args.batch) < 1:
-        parser.error(f"--size {args.size[0]} {args.size[1]} --batch {args.batch}: too small")
+    args.raw = args.raw or args.size is not None or args.batch is not None
+    batch = args.batch = args.batch or [1]
+    if args.raw and (args.images or args.scores):
+        parser.error("--images and --scores are for a complete file: leave --raw, --size and --batch out")
+    if min(*batch, *(args.size or batch)) < 1:
+        parser.error(f"--size and --batch {' '.join(map(str, batch))}: all must be at least 1")
+    if len(batch) > 2 or batch != sorted(set(batch)):
+        parser.error(f"--batch {' '.join(map(str, batch))}: give one number, or the least and the largest one")
+    if args.raw and args.size is None and (args.int8 is not None or args.half):
+        parser.error("--raw with --int8 or --half needs --size H W: ranges are taken of images of one size")
     if args.int8 is not None and args.int8 < 1:
         parser.error(f"--int8 {args.int8}: calibrating needs images")
     return args
@@ -57,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export."""
     args = parse_args(argv)
-    return export_whole(args) if args.size is None else export_raw(args)
+    return export_raw(args) if args.raw else export_whole(args)
 
 
 def export_whole(args: argparse.Namespace) -> int:
@@ -74,27 +85,28 @@ def export_whole(args: argparse.Namespace) -> int:
             args.trust_checkpoint,
             int8=args.int8 or 0,
             half=args.half,
+            scores=args.scores,
         )
     print(f"answers of the checkpoint and the file to {export.images} images: {export.agreement}")
     if not export.files:
         print(f"they differ: {args.out} was not written")
         return CHECK_FAILED
     print(f"input image: uint8, height x width x 3, RGB; outputs: {', '.join(export.outputs)}")
-    show_files(export.files, export.precision, whole=True)
+    show_files(export.files, export.precision)
     return DONE
 
 
-def show_files(files: Sequence[Path], precision: Precision, whole: bool) -> None:
+def show_files(files: Sequence[Path], precision: Precision, raw: RawShape | None = None) -> None:
     """Say what was written, that it has to be tested where no limit says how good it is, and what TensorRT can do."""
-    from repvgg_mm.export.tensorrt_engine import trtexec
+    from repvgg_mm.export.tensorrt_engine import WHOLE, trtexec
 
     if precision.numbers != "float32":
-        around = "before and behind the network float32; " if whole else ""
+        around = "before and behind the network float32; " if raw is None else ""
         print(f"{precision}; {around}no limit was set to the differences: test the file")
     for file in files:
         print(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
         if file.suffix == ".onnx":
-            print(f"for TensorRT: {trtexec(file, whole)}")
+            print(f"for TensorRT: {trtexec(file, WHOLE if raw is None else raw.for_trtexec('images'))}")
         if file.suffix == ".engine":
             print("ONNX Runtime was asked in its place: what TensorRT answers was not compared")
 
@@ -107,8 +119,8 @@ def export_raw(args: argparse.Namespace) -> int:
         export = export_checkpoint(
             args.checkpoint,
             args.out,
-            tuple(args.size),
-            args.batch,
+            tuple(args.size) if args.size else None,
+            (args.batch[0], args.batch[-1]),
             args.config,
             args.int8 or 0,
             args.force,
@@ -123,7 +135,8 @@ def export_raw(args: argparse.Namespace) -> int:
     if not export.files:
         print(f"they differ: {args.out} was not written")
         return CHECK_FAILED
-    for name, shape in export.outputs.items():
-        print(f"output {name}: {' x '.join(map(str, shape))}")
-    show_files(export.files, export.precision, whole=False)
+    print(f"input images: {export.shape}")
+    for name, sides in export.outputs.items():
+        print(f"output {name}: {' x '.join('any' if side is None else str(side) for side in sides)}")
+    show_files(export.files, export.precision, export.shape)
     return DONE

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
@@ -57,6 +59,7 @@ def limits(stored: bool, trust: bool = False) -> Iterator[None]:
                 (CheckpointLoader, "_schemes", {"": _no_checkpoint}),
                 (Registry, "get", _of_our_packages(Registry.get)),
                 (registry, "get_object_from_string", lambda name: None),  # else `type='x'` imports and runs x.py
+                (registry, "import_module", _import_of_our_packages),  # else `type='x.y'` does with x/registry.py
                 (torch, "load", _no_loading),
                 (torch.hub, "load", _no_loading),
             ):
@@ -94,6 +97,12 @@ def _of_our_packages(get: Callable[[Registry, str], Any]) -> Callable[[Registry,
         return found
 
     return checked
+
+
+def _import_of_our_packages(name: str) -> ModuleType:
+    if not f"{name}.".startswith(_PACKAGES):
+        raise CheckpointError(f"stored config: it asks to import {name!r:.80}; give a config of your own")
+    return import_module(name)
 
 
 def _no_checkpoint(path: str, map_location: object = None) -> NoReturn:

@@ -17,12 +17,13 @@ from .decoding import Mask, OneStageBoxes, Scores
 from .network import kind_of
 from .pooling import pools_as_products
 from .preparation import Preparation, Prepare
+from .raw_shape import multiple_of
 from .two_stage import TwoStageBoxes
-from .writers import quiet
+from .windows import LONGEST
+from .writers import write_module
 
 IMAGE = "image"
 _GIVEN = "given"  # the image, handed on: decoding needs its height and width
-_LONGEST = 2**16  # pixels of a side
 
 
 class HeadMaps(nn.Module):
@@ -50,12 +51,14 @@ class HeadMaps(nn.Module):
         return tuple(pytree.tree_leaves(self.groups(x)))
 
 
-def decoder_of(model: Any, lengths: Sequence[int]) -> nn.Module:
+def decoder_of(model: Any, lengths: Sequence[int], windows: bool, scores: bool) -> nn.Module:
     """Choose what decodes the maps of a model.
 
     Args:
         model: the model.
         lengths: number of tensors in each group of `HeadMaps`.
+        windows: whether its preparation cuts windows.
+        scores: whether a segmentor gives them beside the mask.
 
     Returns:
         A module from sizes and maps to the answer, with the names of its outputs in ``names``.
@@ -64,16 +67,13 @@ def decoder_of(model: Any, lengths: Sequence[int]) -> nn.Module:
         ValueError: if the model's head, its coder or its suppression is none that can be exported; names it.
     """
     kind = kind_of(model)
+    if scores and kind != "segmentor":
+        raise ValueError(f"{type(model).__name__} gives scores by itself: ask for them of a segmentor only")
     if kind == "classifier":
         return Scores()
     if kind == "segmentor":
-        if model.test_cfg.get("mode", "whole") != "whole":
-            raise ValueError(
-                "test_cfg.mode='slide' cuts windows, which a graph for any size can't: set model.test_cfg.mode=whole, "
-                "or export the network alone"
-            )
         threshold = model.decode_head.threshold if model.decode_head.out_channels == 1 else None
-        return Mask(model.align_corners, threshold)
+        return Mask(windows, model.align_corners, threshold, scores)
     heads = [model.bbox_head] if kind == "detector" else [model.rpn_head, model.roi_head.bbox_head]
     for head in heads:
         _check_head(head)
@@ -103,16 +103,16 @@ class Complete(nn.Module):
     Args:
         model: deployed model in eval mode.
         how: its preparation.
+        scores: whether a segmentor gives them beside the mask.
     """
 
-    def __init__(self, model: nn.Module, how: Preparation) -> None:
+    def __init__(self, model: nn.Module, how: Preparation, scores: bool = False) -> None:
         super().__init__()
         self.prepare = Prepare(how)
         self.network = HeadMaps(model)
-        x, _ = self.prepare(torch.zeros(64, 96, 3, dtype=torch.uint8))
         with torch.no_grad():
-            lengths = [len(pytree.tree_leaves(group)) for group in self.network.groups(x)]
-        self.decode = decoder_of(model, lengths)
+            lengths = [len(pytree.tree_leaves(group)) for group in self.network.groups(self.prepare.example())]
+        self.decode = decoder_of(model, lengths, how.windows is not None, scores)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Answer for one image, uint8, RGB, shape (H, W, 3)."""
@@ -151,72 +151,29 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
     Raises:
         ValueError: if a part has an operation that can't be exported.
     """
-    how = complete.prepare.how
-    sides = {0: Dim("H", min=2, max=_LONGEST), 1: Dim("W", min=2, max=_LONGEST)}
+    how, windows = complete.prepare.how, complete.prepare.how.windows is not None
+    sides = {0: Dim("H", min=2, max=LONGEST), 1: Dim("W", min=2, max=LONGEST)}
     image = torch.zeros(75, 103, 3, dtype=torch.uint8)
     with torch.no_grad(), pools_as_products(complete.network):
-        x, sizes = complete.prepare(image)
+        x = complete.prepare.example()
         maps = complete.network(x)
-        fixed = how.crop is not None or (how.resize is not None and how.resize[0] == "to")
-        dims = {} if fixed else {2: _multiple("h", how.divisor), 3: _multiple("w", how.divisor)}
+        free = {} if how.fixed else {2: multiple_of(how.divisor, "h"), 3: multiple_of(how.divisor, "w")}
+        free |= {0: Dim("n", min=1, max=LONGEST)} if windows and not how.fixed else {}
         names = [f"map_{index}" for index in range(len(maps))]
         files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
-        export(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
-        export(complete.network, (x,), (dims or None,), ["x"], names, files[1])
-        sides_of_maps = tuple(_free_sides(index, tensor, fixed) for index, tensor in enumerate(maps))
-        export(
+        write_module(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
+        write_module(complete.network, (x,), (free or None,), ["x"], names, files[1])
+        sizes = torch.zeros(4 + (2 * len(x) if windows else 0), dtype=torch.int64)
+        axes = {axis: Dim.DYNAMIC for axis in free}
+        write_module(
             complete.decode,
             (image, x, sizes, maps),
-            (sides, None if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, None, sides_of_maps),
+            (sides, axes, {0: Dim.DYNAMIC} if 0 in free else None, tuple(axes if m.dim() == 4 else None for m in maps)),
             [_GIVEN, "x", "sizes", *names],
             list(complete.names),
             files[2],
         )
     return files
-
-
-def _multiple(name: str, divisor: int) -> Any:
-    dim = Dim(name, min=1, max=_LONGEST // divisor)
-    return divisor * dim if divisor > 1 else Dim(name, min=33, max=_LONGEST)
-
-
-def _free_sides(index: int, tensor: Tensor, fixed: bool) -> dict[int, Any] | None:
-    return None if fixed or tensor.dim() != 4 else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-
-
-def export(
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    dynamic: tuple[Any, ...],
-    input_names: Sequence[str],
-    output_names: Sequence[str],
-    path: Path,
-) -> None:
-    """Export one module.
-
-    Args:
-        module: in eval mode.
-        inputs: examples.
-        dynamic: as ``dynamic_shapes`` of ``torch.export``.
-        input_names: of the graph.
-        output_names: of the graph.
-        path: file to write.
-    """
-    import onnx
-
-    with quiet():
-        program = torch.export.export(
-            module.eval(),
-            inputs,
-            dynamic_shapes=dynamic,
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
-        made = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=[*input_names], output_names=[*output_names], optimize=True
-        )
-    assert made is not None
-    onnx.save(made.model_proto, path)
 
 
 def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
@@ -233,8 +190,9 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
         compose.add_prefix(load(file), f"{file.stem}/", rename_inputs=False, rename_outputs=False) for file in files
     ]
     version = min(part.ir_version for part in parts)
-    for part in parts:
+    for file, part in zip(files, parts, strict=True):
         part.ir_version = version
+        _rename_sizes(part.graph, file.stem)
     passed = ["x", "sizes", _GIVEN]
     maps = [output.name for output in parts[1].graph.output]
     front = compose.merge_models(parts[0], parts[1], io_map=[("x", "x")], outputs=[*passed, *maps])
@@ -244,3 +202,11 @@ def join(files: Sequence[Path], names: Sequence[str], path: Path) -> None:
     del whole.opset_import[:]
     whole.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
     save(whole, path)
+
+
+def _rename_sizes(graph: Any, part: str) -> None:
+    """Give free sides names of the part's own: a runtime lets two of one name share their memory."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param and value.name != IMAGE:
+                side.dim_param = f"{part}/{side.dim_param}"

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .windows import average
+
 
 class Scores(nn.Module):
     """Classification: logits (1, K) -> ``scores`` (K,)."""
@@ -24,28 +26,38 @@ class Scores(nn.Module):
 
 
 class Mask(nn.Module):
-    """Segmentation: logits (1, K, h, w) -> ``mask`` (H, W), uint8.
+    """Segmentation: logits (n, K, h, w) -> ``mask`` (H, W), uint8; on request ``scores`` (K, H, W), too.
 
     Args:
+        windows: whether the logits are those of windows.
         align_corners: as the head has it.
         threshold: of the sigmoid, for a head with one channel.
+        scores: whether to give the probability of each class at each pixel.
     """
 
-    names = ("mask",)
-
-    def __init__(self, align_corners: bool, threshold: float | None) -> None:
+    def __init__(self, windows: bool, align_corners: bool, threshold: float | None, scores: bool) -> None:
         super().__init__()
+        self.windows = windows
         self.align_corners = align_corners
         self.threshold = threshold
+        self.names = ("mask", "scores") if scores else ("mask",)
 
-    def forward(self, image: Tensor, x: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor]:
+    def forward(self, image: Tensor, x: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Resize as mmseg does, to the prepared image and then to the given one, and choose."""
         (logits,) = maps
-        for size in (x.shape[2:], image.shape[:2]):
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
-        if self.threshold is not None:
-            return ((logits[0, 0].sigmoid() > self.threshold).to(torch.uint8),)
-        return (logits[0].argmax(0).to(torch.uint8),)
+        logits = self._resize(logits, x.shape[2:])
+        if self.windows:
+            logits = average(logits, sizes[4:].reshape(-1, 2))
+        logits = self._resize(logits, image.shape[:2])[0]
+        if self.threshold is None:
+            mask, scores = logits.argmax(0), logits.softmax(0)
+        else:
+            scores = logits.sigmoid()
+            mask = scores[0] > self.threshold
+        return (mask.to(torch.uint8), scores)[: len(self.names)]
+
+    def _resize(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners)
 
 
 class OneStageBoxes(nn.Module):
@@ -131,9 +143,9 @@ def _flat(head_map: Tensor, channels: int) -> Tensor:
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return score, anchor and class of the best ``count`` of (anchors, classes); below them come scores of -1."""
-    values, index = F.pad(scores.flatten(), (0, count), value=-1.0).topk(count)
-    index = torch.where(values < 0, 0, index)
+    """Return score, anchor and class of the best ``count`` of (anchors, classes); where they run out, -infinity."""
+    values, index = F.pad(scores.flatten(), (0, count), value=-torch.inf).topk(count)
+    index = torch.where(values.isinf(), 0, index)
     return values, index // scores.shape[1], index % scores.shape[1]
 
 

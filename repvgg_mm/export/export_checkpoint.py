@@ -1,26 +1,29 @@
 """Exporting a checkpoint: read, convert, write for another runtime, run it there, compare."""
 
-import json
-from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import check_writable, drop_placeholders, render_config, set_deploy
-from ..checkpoint.errors import CheckpointError
+from torch import Tensor
+
+from ..checkpoint import check_writable
 from ..engine.gate import Opened, open_model
 from ..files import move_into_place, workplace
 from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
+from .about import describe
 from .calibration import HALF_IMAGES, CalibrationImages
 from .exported_file import open_exported
 from .network import Network
 from .precision import Numbers, Precision, numbers_of, write_as
+from .preparation import read_divisor
+from .raw_shape import RawShape
 from .tensorrt_engine import check_tensorrt
-from .writers import write_onnx
+from .writers import describe_again, write_onnx
 
 ENGINE = ".engine"
 _NEEDED = {
@@ -36,24 +39,26 @@ class Export:
 
     Attributes:
         files: the files written; none if the check failed.
-        outputs: names and shapes of the outputs.
+        outputs: names and shapes of the outputs; None stands for a free side.
         difference: between the checkpoint, all branches computed by PyTorch, and the file in its runtime.
         tolerance: limit of the relative difference; None in fewer bits, where only the metric tells.
         precision: what the file computes in.
+        shape: what the file takes.
     """
 
     files: list[Path]
-    outputs: dict[str, tuple[int, ...]]
+    outputs: dict[str, tuple[int | None, ...]]
     difference: Difference
     tolerance: float | None
     precision: Precision
+    shape: RawShape
 
 
 def export_checkpoint(
     checkpoint: str,
     out: str,
-    size: tuple[int, int],
-    batch: int = 1,
+    size: tuple[int, int] | None = None,
+    batch: int | tuple[int, int] = 1,
     config: str | None = None,
     int8: int = 0,
     force: bool = False,
@@ -65,8 +70,8 @@ def export_checkpoint(
     Args:
         checkpoint: trained or converted checkpoint.
         out: file to write, ending in .onnx or .xml.
-        size: height and width of the images, pixels.
-        batch: images at a time.
+        size: height and width of the images, pixels; None for any.
+        batch: images at a time, or the least and the largest number of them.
         config: config file; None takes the config inside the checkpoint, as data: nothing in it is run.
         int8: quantise to 8 bits, calibrated with so many images of the config's training data; 0: stay in float32.
         force: overwrite ``out``.
@@ -87,42 +92,57 @@ def export_checkpoint(
         raise ValueError(f"{out}: an engine is built of a complete file: leave the network alone out, or write .onnx")
     target = check_target(out, numbers, force)
     opened = open_model(checkpoint, config, [] if numbers == "float32" else ["calibration"], trust)
-    about = describe(opened, config or checkpoint)
+    least, most = batch if isinstance(batch, tuple) else (batch, batch)
+    shape = RawShape((least, most), size, read_divisor(opened.given["model"]))
+    if size is None and numbers != "float32":
+        raise ValueError("ranges of feature maps are taken of images of one size: give it, or leave fewer bits out")
+    about = describe(opened, config or checkpoint) | {"input": asdict(shape)}
     with opened.limits():
-        return _export(opened, about, target, (batch, 3, *size), numbers, int8 or HALF_IMAGES)
+        return _export(opened, about, target, shape, numbers, int8 or HALF_IMAGES)
 
 
 def _export(
     opened: Opened,
     about: Mapping[str, Any],
     target: Path,
-    shape: tuple[int, int, int, int],
+    shape: RawShape,
     numbers: Numbers,
     images: int,
 ) -> Export:
     """Build, convert, write and compare; all of it inside the limits of the config."""
     model = opened.build()
     network = Network(model)
-    calibration: Samples = [] if numbers == "float32" else CalibrationImages(opened.cfg, model, images, shape)
-    probe = next(iter(calibration), fixed_input(shape))
+    calibration: Samples = [] if numbers == "float32" else CalibrationImages(opened.cfg, model, images, shape.example)
+    probes = [next(iter(calibration), fixed_input(shape.example))]
+    if not shape.fixed:
+        probes.append(fixed_input(shape.other))
     try:
-        wanted = network.run_by_branches(probe)
+        wanted = [network.run_by_branches(probe) for probe in probes]
     except RuntimeError as error:  # sizes that don't meet again where a neck adds maps
-        raise ValueError(
-            f"--size {shape[2]} {shape[3]}: the network can't run on it, try multiples of 32: {error}"
-        ) from error
-    outputs = {name: tuple(tensor.shape) for name, tensor in zip(network.output_names(probe), wanted, strict=True)}
+        raise ValueError(f"the network can't run on {shape}, try multiples of 32: {error}") from error
+    names = network.output_names(probes[0])
     switch_to_deploy(model)
     with workplace(target) as folder:
         plain = folder / "float32.onnx"
-        write_onnx(network, probe, list(outputs), plain)
+        write_onnx(network, probes[0], names, plain, shape.free())
         made = folder / target.name
-        precision = write_as(plain, numbers, calibration, len(calibration) * shape[0], about, made)
-        difference = compare_outputs(wanted, open_exported(str(made))(probe))
+        precision = write_as(plain, numbers, calibration, len(calibration) * len(probes[0]), about, made)
+        exported = open_exported(str(made))
+        got = [exported(probe) for probe in probes]
+        difference = compare_outputs([*chain(*wanted)], [*chain(*got)])
+        describe_again(made, {"difference": asdict(difference)})
         tolerance = FLOAT_TOLERANCE if numbers == "float32" else None
         good = difference.relative <= (tolerance or float("inf"))  # NaN is not
         files = move(made, target) if good else []
-    return Export(files, outputs, difference, tolerance, precision)
+    outputs = {name: _sides(tensors) for name, *tensors in zip(names, *wanted, strict=True)}
+    return Export(files, outputs, difference, tolerance, precision, shape)
+
+
+def _sides(tensors: Sequence[Tensor]) -> tuple[int | None, ...]:
+    """Return the sides that all tensors share; the others are free."""
+    return tuple(
+        sides[0] if len(set(sides)) == 1 else None for sides in zip(*(one.shape for one in tensors), strict=True)
+    )
 
 
 def move(made: Path, target: Path) -> list[Path]:
@@ -151,26 +171,3 @@ def check_target(out: str, numbers: Numbers, force: bool) -> Path:
     if target.suffix == ".xml":
         check_writable(target.with_suffix(".bin"), force)
     return target
-
-
-def describe(opened: Opened, source: str) -> dict[str, Any]:
-    """Collect what the file is to say about itself; refuse before long work what it can't hold."""
-    cfg = deepcopy(opened.given)
-    set_deploy(cfg)
-    dataset_meta, _ = drop_placeholders(opened.dataset_meta)
-    try:
-        about = {"config": render_config(cfg), "preprocess": _preprocess(cfg)}
-        if dataset_meta:
-            about["dataset_meta"] = json.loads(json.dumps(dataset_meta))
-    except (CheckpointError, TypeError) as error:
-        raise ValueError(f"{source}: its config or dataset_meta can't go into the file: {error}") from error
-    return about
-
-
-def _preprocess(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what the network takes: the order of the channels, and what was done to pixel values of 0 to 255."""
-    given = cfg["model"].get("data_preprocessor") or {}
-    loaded_as_bgr = cfg.get("default_scope") in ("mmseg", "mmdet")  # by mmcv; torchvision's images are RGB
-    swapped = given.get("bgr_to_rgb") or given.get("rgb_to_bgr") or False
-    channels = "BGR" if loaded_as_bgr != swapped else "RGB"
-    return {"channels": channels, **{key: given[key] for key in ("mean", "std") if key in given}}

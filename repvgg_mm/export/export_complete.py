@@ -1,8 +1,7 @@
 """Exporting a checkpoint as a complete file: image in, answer out; proven against the checkpoint's own answers."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -21,14 +20,17 @@ from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import by_branches
 from ..runtime import Model
+from .about import describe, describe_decoding
 from .agreement import Agreement, compare_answers
 from .calibration import HALF_IMAGES
 from .complete import Complete, join, write_parts
-from .export_checkpoint import ENGINE, check_target, describe, move
+from .export_checkpoint import ENGINE, check_target, move
+from .network import kind_of
 from .original_images import OriginalImages
 from .precision import Precision, numbers_of, write_as
 from .preparation import read_preparation
 from .tensorrt_engine import build_engine
+from .writers import describe_again
 
 _PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
 
@@ -61,6 +63,7 @@ def export_complete(
     trust: bool = False,
     int8: int = 0,
     half: bool = False,
+    scores: bool = False,
 ) -> CompleteExport:
     """Write a file that takes an image as it is and gives the answer, for ONNX Runtime, TensorRT or OpenVINO.
 
@@ -73,6 +76,7 @@ def export_complete(
         trust: unpickle the checkpoint, which may run code in it.
         int8: the network in 8 bits, calibrated with so many images of the config's training data; 0: not.
         half: the network in float16, but for the layers that it can't hold on ``images``, or on training images.
+        scores: let a segmentor give the probability of each class at each pixel beside the mask.
 
     Returns:
         The export. If the answers of a file in float32 differ, nothing was written.
@@ -91,19 +95,20 @@ def export_complete(
         wanted = [predictor.answer(image) for image in shown]
     looks = int8 > 0 or (half and not images)
     opened = open_model(checkpoint, config, ["pipeline", "calibration"] if looks else ["pipeline"], trust)
-    about = describe(opened, config or checkpoint) | _about(predictor, checkpoint)
+    about = describe(opened, config or checkpoint) | _about(predictor)
     with opened.limits(), workplace(target) as folder:
         model = opened.build().eval()
         samples: Samples = _training_images(opened.cfg, int8) if looks else shown if half else []
         switch_to_deploy(model)
         how = read_preparation(opened.cfg)
-        complete = Complete(model, how).eval()
+        complete = Complete(model, how, scores).eval()
         whole = folder / "whole.onnx"
         join(write_parts(complete, folder), complete.names, whole)
-        about["preparation"] = how.describe()
+        about |= {"preparation": how.describe(), "decoding": describe_decoding(model, kind_of(model))}
         made = folder / ("proven.onnx" if target.suffix == ENGINE else target.name)
         precision = write_as(whole, numbers, samples, len(samples), about, made)
         agreement = reduce(or_, map(compare_answers, wanted, map(Model(str(made)), shown)))
+        describe_again(made, {"difference": asdict(agreement) | {"images": len(shown)}})
         good = agreement.holds or numbers != "float32"
         files = _put(made, target) if good else []
     return CompleteExport(files, complete.names, agreement, len(shown), precision)
@@ -128,24 +133,10 @@ def _training_images(cfg: Config, int8: int) -> OriginalImages:
         raise ValueError(f"{error}; or name images to check float16 on") from error
 
 
-def _about(predictor: Predictor, checkpoint: str) -> dict[str, Any]:
+def _about(predictor: Predictor) -> dict[str, Any]:
     """Collect what a stranger to OpenMMLab can read."""
-    with open(checkpoint, "rb") as file:
-        digest = _sha256(file)
-    return {
-        "task": predictor.task,
-        "classes": predictor.classes,
-        "palette": [list(colour) for colour in predictor.palette],
-        "checkpoint_sha256": digest,
-        "torch": torch.__version__,
-    }
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+    palette = [list(colour) for colour in predictor.palette]
+    return {"task": predictor.task, "classes": predictor.classes, "palette": palette}
 
 
 def _read(path: str) -> NDArray[np.uint8]:

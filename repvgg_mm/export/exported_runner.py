@@ -50,7 +50,7 @@ def build_exported_runner(
             answer_by(runner.model, Model(path))
         else:
             exported, device = Exported(session), next(runner.model.parameters()).device
-            take_place(runner.model, exported, fixed_input(exported.shape).to(device))
+            take_place(runner.model, exported, fixed_input(exported.example).to(device))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
     check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, path)

@@ -1,6 +1,7 @@
 """From the image that an application has to the input of the network: the test pipeline of a config, as a graph.
 
-Sizes are computed in whole numbers, so that they come out as in the libraries and can be exported for any image.
+Sizes are computed in whole numbers, so that they come out as in the libraries, and by tensors: the exporter takes each
+for a number of its own, instead of carrying formulas of H and W through all that follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from .opencv_resize import resize_bytes
 from .pillow_resize import resize_averaging
+from .raw_shape import SIDES
+from .windows import Windows, whole
 
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
 
@@ -30,6 +33,7 @@ class Preparation:
         antialias: whether shrinking averages, as Pillow does it and OpenCV does not.
         crop: height and width of the middle that is kept, or None.
         divisor: height and width are filled up with zeros to multiples of it.
+        windows: how the image is cut in slide mode, or None.
     """
 
     channels: str
@@ -39,6 +43,12 @@ class Preparation:
     antialias: bool = False
     crop: tuple[int, int] | None = None
     divisor: int = 1
+    windows: Windows | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether images of all sizes come out with one."""
+        return self.crop is not None or (self.resize is not None and self.resize[0] == "to")
 
     def describe(self) -> dict[str, Any]:
         """Return the same as plain data, for the file's metadata."""
@@ -65,7 +75,8 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
         "channels": "BGR" if loaded_as_bgr != swapped else "RGB",
         "mean": tuple(given.get("mean") or (0.0, 0.0, 0.0)),
         "std": tuple(given.get("std") or (1.0, 1.0, 1.0)),
-        "divisor": int((given.get("test_cfg") or {}).get("size_divisor") or given.get("pad_size_divisor") or 1),
+        "divisor": read_divisor(cfg["model"]),
+        "windows": _read_windows(cfg["model"].get("test_cfg") or {}),
     }
     if (given.get("test_cfg") or {}).get("size"):
         raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: use --raw")
@@ -74,6 +85,16 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
     if "pipeline" not in dataset:
         raise ValueError("the config has no test_dataloader.dataset with a pipeline")
     return Preparation(**shared, resize=_read_pipeline(dataset["pipeline"]))
+
+
+def read_divisor(model: Mapping[str, Any]) -> int:
+    """Return what the data preprocessor of a model's config fills heights and widths up to multiples of."""
+    given = model.get("data_preprocessor") or {}
+    return int((given.get("test_cfg") or {}).get("size_divisor") or given.get("pad_size_divisor") or 1)
+
+
+def _read_windows(given: Mapping[str, Any]) -> Windows | None:
+    return Windows(*given["crop_size"], *given["stride"]) if given.get("mode") == "slide" else None
 
 
 def _read_pipeline(steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...] | None:
@@ -126,7 +147,8 @@ class Prepare(nn.Module):
             image: uint8, RGB, shape (H, W, 3).
 
         Returns:
-            The network's input, shape (1, 3, H', W'); and H, W, and height and width before filling up, int64.
+            The network's input, shape (1, 3, H', W'), or (n, 3, h, w) in slide mode; and numbers for decoding, int64:
+            H, W, and height and width before filling up; in slide mode top and left of each window behind them.
         """
         height, width = image.shape[0], image.shape[1]
         new_height, new_width = self._new_size(height, width)
@@ -145,22 +167,32 @@ class Prepare(nn.Module):
         if divisor > 1:
             below, right = -new_height % divisor, -new_width % divisor
             x = F.pad(x, (0, right, 0, below))
-        sizes = [torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width, new_height, new_width)]
-        return x, torch.stack(sizes)
+        sides = (height, width, new_height, new_width)
+        sizes = torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in sides])
+        if self.how.windows is None:
+            return x, sizes
+        x, places = self.how.windows.cut(x)
+        return x, torch.cat([sizes, places.flatten()])
+
+    def example(self) -> Tensor:
+        """Return an input of the network: large enough that no map of it has a side of 1, small enough to be quick."""
+        if self.how.fixed:
+            return self(torch.zeros(75, 103, 3, dtype=torch.uint8))[0]
+        height, width = (-(-side // self.how.divisor) * self.how.divisor for side in SIDES)
+        return torch.zeros(1 if self.how.windows is None else 2, 3, height, width)
 
     def _new_size(self, height: int, width: int) -> tuple[int, int]:
+        sides = torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width)])
         match self.how.resize:
             case ("fit", long, short):  # the smaller of two factors, and halves rounded up
-                longest, shortest = torch.sym_max(height, width), torch.sym_min(height, width)
-
-                def fit(side: int) -> int:
-                    by_long = (2 * side * long + longest) // (2 * longest)
-                    return torch.sym_min(by_long, (2 * side * short + shortest) // (2 * shortest))
-
-                return fit(height), fit(width)
+                longest, shortest = sides.max(), sides.min()
+                by_long = (2 * sides * long + longest) // (2 * longest)
+                by_short = (2 * sides * short + shortest) // (2 * shortest)
+                new = torch.minimum(by_long, by_short)
+                return whole(new[0]), whole(new[1])
             case ("short", side):
-                shortest = torch.sym_min(height, width)
-                return side * height // shortest, side * width // shortest
+                new = side * sides // sides.min()
+                return whole(new[0]), whole(new[1])
             case ("to", new_height, new_width):
                 return new_height, new_width
             case _:

@@ -4,6 +4,7 @@ The network's numbers are those that stand in the file (strongly typed): float32
 """
 
 import shlex
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ..runtime.session import IMAGE
 
 _SIDES = ((32, 32), (720, 1280), (3840, 3840))
 """Height and width of the smallest image that the engine takes, of the one that it is tuned for, and of the largest."""
+
+WHOLE = tuple(f"{IMAGE}:{height}x{width}x3" for height, width in _SIDES)
+"""The same as trtexec has it."""
 
 
 def check_tensorrt(out: str) -> None:
@@ -35,17 +39,15 @@ def check_tensorrt(out: str) -> None:
         )
 
 
-def trtexec(onnx: Path, whole: bool = True) -> str:
+def trtexec(onnx: Path, shapes: Sequence[str] = WHOLE) -> str:
     """Return the command line of TensorRT's own tool that builds the same engine.
 
     Args:
         onnx: the file.
-        whole: whether it is a complete file, which takes images of any size; else its shape is fixed.
+        shapes: of the smallest input, the one to tune for, and the largest; none where the file takes one.
     """
     words = [f"--onnx={onnx}", "--stronglyTyped", "--noTF32"]
-    if whole:
-        kinds = ("min", "opt", "max")
-        words += [f"--{kind}Shapes={IMAGE}:{h}x{w}x3" for kind, (h, w) in zip(kinds, _SIDES, strict=True)]
+    words += [f"--{kind}Shapes={shape}" for kind, shape in zip(("min", "opt", "max"), shapes)]  # noqa: B905 (or none)
     return shlex.join(["trtexec", *words, f"--saveEngine={onnx.with_suffix('.engine')}"])
 
 

@@ -55,17 +55,17 @@ class TwoStageBoxes(nn.Module):
         return boxes, scores, labels, _paste(masks, boxes, image.shape[0], image.shape[1]) >= cfg["mask_thr_binary"]
 
     def _propose(self, sizes: Tensor, class_maps: Sequence[Tensor], box_maps: Sequence[Tensor]) -> Tensor:
-        """Return the proposals, shape (N, 4)."""
+        """Return the proposals, shape (N, 4), in the order of their logits: runtimes round small sigmoids coarsely."""
         head = self.rpn[0]
         cfg = head.test_cfg
         priors = head.prior_generator.grid_priors([m.shape[-2:] for m in class_maps], device=sizes.device)
         found = []
         for level, prior in enumerate(priors):
-            scores, anchor, _ = _best(_flat(class_maps[level], 1).sigmoid(), cfg["nms_pre"])
+            logits, anchor, _ = _best(_flat(class_maps[level], 1), cfg["nms_pre"])
             boxes = _decode(head, prior[anchor], _flat(box_maps[level], 4)[anchor], sizes)
-            found.append((boxes, scores, torch.full_like(anchor, level)))
-        boxes, scores, levels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return suppress(boxes, scores, levels, scores >= 0, cfg)[0]
+            found.append((boxes, logits, torch.full_like(anchor, level)))
+        boxes, logits, levels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return suppress(boxes, logits, levels, logits > -torch.inf, cfg)[0]
 
 
 def _align(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:

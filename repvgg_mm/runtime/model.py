@@ -13,6 +13,7 @@ from .session import IMAGE, Session, check_image, open_session
 _TASKS = {
     ("scores",): "classification",
     ("mask",): "segmentation",
+    ("mask", "scores"): "segmentation",
     ("boxes", "scores", "labels"): "detection",
     ("boxes", "scores", "labels", "masks"): "detection",
 }
@@ -23,7 +24,8 @@ class Result:
     """The answer to one image; what the task does not give is None.
 
     Attributes:
-        scores: of each class, (K,), in classification; of each object, (N,), best first, in detection.
+        scores: of each class, (K,), in classification; of each object, (N,), best first, in detection; of each class at
+            each pixel, (K, H, W), in segmentation, where the file was exported with them.
         mask: class of each pixel, uint8, (H, W).
         boxes: left, top, right, bottom in pixels of the image, (N, 4).
         labels: class of each object, (N,).

@@ -52,6 +52,13 @@ LONG = "a" * 1_000_000
 TOWER = b")" + b"2\x86" * 60  # a tuple that holds the one before in it twice, sixty times
 SETS = b"(" * 60 + b"(K\x01\x91" + b"".join(b"q%c(h%c\x91\x91" % (n, n) for n in range(60))  # {a, {a}}, sixty times
 LISTS = b"]q\x00" + b"]q\x01h\x00ah\x00aq\x00" * 60  # the same of lists
+
+
+def nested(depth: int, innermost: list) -> list:
+    return nested(depth - 1, [innermost]) if depth else innermost
+
+
+HALF_AS_DEEP = nested(60, [])
 PICKLES = {
     "a tuple as a key": b"}" + TOWER + b"K\x01s",
     "a tuple as a key of many": b"}(" + TOWER + b"K\x01u",
@@ -80,6 +87,7 @@ PICKLES = {
     + b"l",
     "a long reference, again and again": b"(" + b"N" * 1_000_000 + b"tq\x000(" + b"h\x00Q0" * 50_000 + b"l",
     "lists in lists": b"]" * 100_000 + b"a" * 99_999,
+    "lists in lists, half of them met before": pickle.dumps([HALF_AS_DEEP, nested(60, HALF_AS_DEEP)], 2)[2:-1],
     "a list in itself": b"]q\x00h\x00a",
 }
 

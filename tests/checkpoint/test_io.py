@@ -148,6 +148,12 @@ def test_every_pickle_protocol_of_torch_save(tmp_path: Path, protocol: int) -> N
     assert load_checkpoint(save(plain, tmp_path / "b.pth", protocol=protocol)) == plain
 
 
+def test_views_that_conjugate_are_refused(tmp_path: Path) -> None:
+    path = save({"a": torch.tensor([1 + 2j]).conj()}, tmp_path / "a.pth")  # the file holds 1 + 2j and a mark
+    with pytest.raises(CheckpointError, match="conjugate and negative views are not supported"):
+        load_checkpoint(path)
+
+
 @FORMATS
 def test_optimizer_state(tmp_path: Path, legacy: bool) -> None:
     model = nn.Linear(2, 2)

@@ -97,3 +97,6 @@ def test_pieces_cover_every_channel_once(channels: int, per_group: int, has_iden
     assert covered == list(range(channels))
     for rows, inputs, groups in pieces:
         assert inputs.stop - inputs.start == groups * per_group and (rows.stop - rows.start) % groups == 0
+        if has_identity:  # as many channels out as in: those of a group read those of its number
+            seen = {per_group * (row // per_group) for row in range(rows.start, rows.stop)}
+            assert seen == set(range(inputs.start, inputs.stop, per_group))

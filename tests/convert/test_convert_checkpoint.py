@@ -367,3 +367,10 @@ def test_a_stored_config_never_runs(checkpoint: Path, tmp_path: Path) -> None:
     conversion = convert_checkpoint(str(checkpoint))
     assert not marker.exists() and "cfg" not in conversion.content["meta"]
     assert "config inside the checkpoint is left out" in conversion.notes[0]
+
+
+def test_same_bits_of_another_dtype_are_not_the_same() -> None:
+    half = torch.tensor([1.0, -0.0, float("nan")], dtype=torch.float16)
+    assert same_bits(half, half.clone()) and not same_bits(half, half.view(torch.bfloat16))
+    assert not same_bits(half, torch.tensor([1.0, 0.0, float("nan")], dtype=torch.float16))
+    assert not same_bits(half, half[None])

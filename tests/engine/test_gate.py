@@ -210,11 +210,20 @@ def walls(folder: Path, marker: Path) -> dict[str, Callable[[], Any]]:
         "torch.load": lambda: torch.load(folder / "teacher.pth", weights_only=False),
         "hub": lambda: torch.hub.load(str(folder / "hub"), "boom", source="local", trust_repo=True),
         "function": lambda: HOOKS.build(call(marker)),
+        "import": lambda: HOOKS.build({"type": f"walled_{folder.name}"}),
+        "import of a scope": lambda: HOOKS.build({"type": f"walled_{folder.name}.Anything"}),
+        "import of a default scope": lambda: HOOKS.build({"type": "EMAHook", "_scope_": f"walled_{folder.name}"}),
     }
 
 
 @pytest.mark.parametrize("name", walls(Path(), Path()))
-def test_inside_the_limits_nothing_is_loaded(name: str, marker: Path, tmp_path: Path) -> None:
+def test_inside_the_limits_nothing_is_loaded(
+    name: str, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / f"walled_{tmp_path.name}"  # not yet imported under that name
+    package.mkdir()
+    (package / "__init__.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
     act = walls(tmp_path, marker)[name]
     with DefaultScope.overwrite_default_scope("mmdet"):
         with limits(stored=True), limits(stored=True), pytest.raises((CheckpointError, TypeError, KeyError)):
@@ -236,6 +245,14 @@ def test_a_class_of_another_package_is_not_built() -> None:
         MODELS.build({"type": name})
     finally:
         MODELS.module_dict.pop(name)
+
+
+def test_a_class_that_fetches_weights_while_it_is_built_is_refused() -> None:
+    from mmdet.models.language_models import BertModel  # from a hub, by name
+
+    assert MODELS.get("mmdet.BertModel") is BertModel
+    with limits(stored=True), pytest.raises(CheckpointError, match="BertModel"):
+        MODELS.build({"type": "mmdet.BertModel", "name": "bert-base-uncased", "max_tokens": 8})
 
 
 # ---- as commands

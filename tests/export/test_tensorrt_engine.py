@@ -44,4 +44,4 @@ def test_the_line_for_its_own_tool() -> None:
     line = trtexec(Path("my models/a.onnx"))
     assert line.startswith("trtexec '--onnx=my models/a.onnx' --stronglyTyped ")
     assert "--optShapes=image:720x1280x3" in line and line.endswith("'--saveEngine=my models/a.engine'")
-    assert "Shapes" not in trtexec(Path("a.onnx"), whole=False)
+    assert "Shapes" not in trtexec(Path("a.onnx"), shapes=())

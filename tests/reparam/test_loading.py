@@ -208,6 +208,14 @@ def test_what_can_not_be_fused_is_refused_by_name(name: str, value: float, messa
         make(deploy=True).load_state_dict(weights)
 
 
+def test_what_overflows_only_once_fused_is_refused_by_name() -> None:
+    weights = make().state_dict()
+    weights["0.rbr_dense.conv.weight"].view(-1)[0] = 3e38
+    weights["0.rbr_dense.bn.weight"].fill_(10.0)
+    with pytest.raises(ValueError, match=r"^0\.rbr_reparam\.weight holds NaN or infinity"):
+        make(deploy=True).load_state_dict(weights)
+
+
 def test_deployed_weights_do_not_take_the_place_of_what_no_kernel_can_hold() -> None:
     model = make(seed=1)
     model[0].rbr_1x1.conv.register_forward_hook(lambda module, args, out: out + 1)
