@@ -1,21 +1,24 @@
 """Complete files: image in, answer out, the same as the checkpoint's."""
 
+import hashlib
+import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_lines import CLS, SEG
+from command_lines import CLS, SEG, metrics, tool
 from export_models import DET, SIZES
 from PIL import Image
 
 from repvgg_mm.cli import export as command_line
-from repvgg_mm.engine.testing import build_test_runner
 from repvgg_mm.export.agreement import compare_answers
 from repvgg_mm.export.export_complete import export_complete
-from repvgg_mm.export.exported_runner import build_exported_runner
 from repvgg_mm.inference.predictors import build_predictor
 from repvgg_mm.runtime import FileError, Model, Result
 
@@ -56,13 +59,65 @@ def test_an_image_of_any_size_gets_the_checkpoint_s_answer(
         assert got.mask.shape == (61, 97) and got.mask.dtype == np.uint8
 
 
-@pytest.mark.parametrize("config", [CLS])
+@pytest.fixture(scope="module")
+def varied(sure: dict[str, str], digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits with test images of different sizes; every other object that the detector sees is a true one."""
+    root = tmp_path_factory.mktemp("varied") / "digits"
+    shutil.copytree(digits, root)
+    detector = build_predictor(None, sure[DET])
+    truth = json.loads((root / "detection/val.json").read_text())
+    truth["annotations"] = []
+    for index, about in enumerate(truth["images"]):
+        for folder, filling in (("images", (90, 120, 60)), ("annotations", 255)):
+            file = root / "segmentation" / folder / "val" / about["file_name"]
+            old = Image.open(file)
+            new = Image.new(old.mode, (old.width + 7 * index, old.height + 20 - 5 * index), filling)
+            new.paste(old)
+            new.save(file)
+            about |= {"width": new.width, "height": new.height}
+        image = np.asarray(Image.open(root / "segmentation/images/val" / about["file_name"]).convert("RGB"))
+        for box, _, label in [*detector.answer(image).objects()][:40:2]:
+            left, top, right, bottom = map(float, box)
+            sides = {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
+            known = {"id": len(truth["annotations"]) + 1, "image_id": about["id"], "iscrowd": 0}
+            known["segmentation"] = [[left, top, right, top, right, bottom, left, bottom]]
+            truth["annotations"].append(known | sides | {"category_id": truth["categories"][label]["id"]})
+    (root / "detection/val.json").write_text(json.dumps(truth))
+    return root
+
+
+@pytest.mark.parametrize(
+    "config, below, metric",
+    [(CLS, "classification", "accuracy/top1"), (SEG, "segmentation", "mIoU"), (DET, "", "coco/bbox_mAP")],
+)
 def test_the_metric_of_a_file_is_the_checkpoint_s(
-    config: str, sure: dict[str, str], files: dict[str, str], tmp_path: Path
+    config: str, below: str, metric: str, sure: dict[str, str], files: dict[str, str], varied: Path, tmp_path: Path
 ) -> None:
-    wanted = build_test_runner(None, sure[config], work_dir=str(tmp_path)).test()
-    got = build_exported_runner(None, files[config], work_dir=str(tmp_path)).test()
-    assert got == pytest.approx(wanted, abs=0.05)
+    shared = ("--work-dir", tmp_path, "--cfg-options", f"data_root={varied / below}", "test_dataloader.batch_size=1")
+    wanted, got = (metrics(tool("test", tested[config], *shared, digits=varied)) for tested in (sure, files))
+    points = 100 if config == DET else 1
+    assert wanted[metric] * points > 1 and set(got) == set(wanted)
+    for name in set(wanted) - {"data_time", "time"}:
+        assert got[name] * points == pytest.approx(wanted[name] * points, abs=0.05, nan_ok=True), name
+
+
+def test_a_file_says_what_it_is(files: dict[str, str], sure: dict[str, str]) -> None:
+    about = Model(files[DET]).about
+    text = json.dumps(about)
+    for place in (str(Path.home()), tempfile.gettempdir(), os.getcwd()):
+        assert f"{place}{os.sep}" not in text
+    assert about["decoding"] == {
+        "score_thr": 0.05,
+        "nms_pre": 1000,
+        "min_bbox_size": 0,
+        "max_per_img": 100,
+        "nms_iou_threshold": 0.5,
+    }
+    assert about["checkpoint_sha256"] == hashlib.sha256(Path(sure[DET]).read_bytes()).hexdigest()
+    assert about["preparation"]["mean"] == [123.675, 116.28, 103.53] and about["preparation"]["divisor"] == 32
+    assert set(about["versions"]) == {"repvgg_mm", "torch", "onnx"}
+    assert about["difference"]["counted"] > 10 and about["difference"]["images"] == 3
+    assert len(about["palette"]) == len(about["classes"]) == 10
 
 
 def test_an_application_needs_neither_torch_nor_openmmlab(files: dict[str, str], tmp_path: Path) -> None:
