@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.raw and (args.images or args.scores):
         parser.error("--images and --scores are for a complete file: leave --raw, --size and --batch out")
     if min(*batch, *(args.size or batch)) < 1:
-        parser.error(f"--size and --batch {' '.join(map(str, batch))}: all must be at least 1")
+        parser.error("--size and --batch: all numbers must be at least 1")
     if len(batch) > 2 or batch != sorted(set(batch)):
         parser.error(f"--batch {' '.join(map(str, batch))}: give one number, or the least and the largest one")
     if args.raw and args.size is None and (args.int8 is not None or args.half):

@@ -44,7 +44,14 @@ def build_exported_runner(
     set_deploy(opened.cfg.model)
     if is_complete(session):
         show_images_as_they_are(opened.cfg)
-    runner = build_limited_runner(opened)
+    try:
+        runner = build_limited_runner(opened)
+    except FileNotFoundError as error:
+        if config is not None:
+            raise
+        raise FileNotFoundError(
+            f"{error}: the file does not say where its data lie: set data_root, or give the config"
+        ) from error
     try:
         if is_complete(session):
             answer_by(runner.model, Model(path))

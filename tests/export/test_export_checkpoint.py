@@ -62,6 +62,26 @@ def test_a_deployed_block_is_one_convolution(checkpoints: dict[str, str], tmp_pa
     assert not {"BatchNormalization", "Add"} & set(nodes)
 
 
+@pytest.mark.parametrize("config", SIZES)
+def test_a_batch_and_sizes_that_are_free(config: str, checkpoints: dict[str, str], tmp_path: Path) -> None:
+    model = save(config, tmp_path / "again.pth")
+    for suffix in (".onnx", ".xml"):
+        export = export_checkpoint(checkpoints[config], str(tmp_path / f"free{suffix}"), batch=(1, 4))
+        assert export.files and export.difference.relative < 1e-5
+        exported = open_exported(str(tmp_path / f"free{suffix}"))
+        assert exported.shape == (None, 3, None, None)
+        for shape in ((1, 3, 96, 128), (3, 3, 160, 64), (6, 3, 64, 64)):  # 6: in two parts
+            x = image(*shape, seed=1)
+            torch.testing.assert_close(exported(x), Network(model).run_by_branches(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_free_batch_of_one_size(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    export = export_checkpoint(checkpoints[SEG], str(tmp_path / "a.onnx"), (520, 1024), batch=(1, 2))
+    assert export.outputs == {"logits": (None, 11, 65, 128)}
+    nodes = onnx.load(tmp_path / "a.onnx").graph.node
+    assert len(nodes) < 150  # adaptive pooling of maps that it does not divide would be thousands
+
+
 HEADS = {
     "pspnet_repvgg_a0_camvid": (65, 97),  # no size of feature maps that the pooling would divide
     "fcn_repvgg_a2_cityscapes": (64, 96),

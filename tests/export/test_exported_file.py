@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from command_lines import CLS, SEG, metrics, tool
-from export_models import DET, SIZES, save
+from export_models import DET, SIZES, data_of, save
 from helpers import image, randomize_bn
 
 from repvgg_mm.checkpoint.errors import CheckpointError
@@ -43,12 +43,12 @@ class TestOpening:
         x = image(3, 3, 64, 64)
         torch.testing.assert_close(exported(x)[0][2:], exported(x[2:])[0], rtol=1e-5, atol=1e-6)
 
-    def test_a_shape_that_is_not_fixed(self, tmp_path: Path) -> None:
-        info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, 8, 8]) for name in "xy"]
+    def test_what_is_no_batch_of_images(self, tmp_path: Path) -> None:
+        info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, 8]) for name in "xy"]
         graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", info[:1], info[1:])
         opset = onnx.helper.make_opsetid("", 20)
         onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "a.onnx")
-        with pytest.raises(CheckpointError, match="any x 3 x 8 x 8: only a fixed shape"):
+        with pytest.raises(CheckpointError, match="any x 3 x 8: only 4 numbers"):
             open_exported(str(tmp_path / "a.onnx"))
 
 
@@ -75,11 +75,12 @@ def test_the_metric_of_the_file_is_that_of_the_checkpoint(
     assert metrics(got) and metrics(got) == metrics(wanted)
 
 
-def predictions(config: str, checkpoint: str, tmp_path: Path, **options: Any) -> list[list[Any]]:
+def predictions(config: str, checkpoint: str, digits: Path, tmp_path: Path, **options: Any) -> list[list[Any]]:
     """What the checkpoint's own model and its exported file predict for the first batch of the test data."""
     out = tmp_path / "out.onnx"
     export_checkpoint(checkpoint, str(out), SIZES[config], **options)
     named = {"visualizer.name": "predictions", "visualizer.type": "Visualizer"}  # no other test's run has that name
+    named["data_root"] = data_of(config, digits)
     runners = [
         build_test_runner(None, checkpoint, work_dir=str(tmp_path), options=named),
         build_exported_runner(None, str(out), work_dir=str(tmp_path), options=named),
@@ -87,16 +88,22 @@ def predictions(config: str, checkpoint: str, tmp_path: Path, **options: Any) ->
     return [runner.model.eval().test_step(next(iter(runner.test_dataloader))) for runner in runners]
 
 
-def test_the_boxes_of_the_file_are_those_of_the_checkpoint(checkpoints: dict[str, str], tmp_path: Path) -> None:
-    wanted, got = predictions(DET, checkpoints[DET], tmp_path)
+def test_the_boxes_of_the_file_are_those_of_the_checkpoint(
+    checkpoints: dict[str, str], digits: Path, tmp_path: Path
+) -> None:
+    wanted, got = predictions(DET, checkpoints[DET], digits, tmp_path)
     for ours, theirs in zip(got, wanted, strict=True):
         assert len(theirs.pred_instances) > 10
         torch.testing.assert_close(ours.pred_instances.bboxes, theirs.pred_instances.bboxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(ours.pred_instances.scores, theirs.pred_instances.scores, rtol=1e-4, atol=1e-5)
 
 
-def test_the_scores_of_the_file_are_those_of_the_checkpoint(checkpoints: dict[str, str], tmp_path: Path) -> None:
-    wanted, got = predictions(CLS, checkpoints[CLS], tmp_path, batch=3)  # the last batch of the file is filled up
+def test_the_scores_of_the_file_are_those_of_the_checkpoint(
+    checkpoints: dict[str, str], digits: Path, tmp_path: Path
+) -> None:
+    wanted, got = predictions(
+        CLS, checkpoints[CLS], digits, tmp_path, batch=3
+    )  # the last batch of the file is filled up
     scores = [torch.stack([sample["scores"] for sample in samples]) for samples in (got, wanted)]
     assert len(scores[1]) % 3 and scores[1].std(dim=0).max() > 1e-3
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
@@ -115,10 +122,15 @@ class TestTestingAFile:
         with pytest.raises(ValueError, match="trained with class 0 = '0'; in the data it is '1'"):
             self.runner(tmp_path / "out.onnx", data_root=str(root))
 
-    def test_with_the_config_of_another_model(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+    def test_without_the_place_of_the_data(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
+        export_checkpoint(checkpoints[DET], str(tmp_path / "out.onnx"), (64, 64))
+        with pytest.raises(FileNotFoundError, match=r"the file does not say where its data lie: set data_root"):
+            self.runner(tmp_path / "out.onnx")
+
+    def test_with_the_config_of_another_model(self, checkpoints: dict[str, str], digits: Path, tmp_path: Path) -> None:
         export_checkpoint(checkpoints[CLS], str(tmp_path / "out.onnx"), (64, 64))
         with pytest.raises(ValueError, match=r"\(1, 10\).*\(1, 5\).*give the config that it was exported with"):
-            self.runner(tmp_path / "out.onnx", **{"model.num_classes": 5})
+            self.runner(tmp_path / "out.onnx", **{"model.num_classes": 5}, data_root=data_of(CLS, digits))
 
 
 class TestCommandLines:
@@ -126,8 +138,10 @@ class TestCommandLines:
         "arguments, message",
         [
             (["missing.pth", "out.onnx", "--size", 64, 64], "missing.pth"),
-            (["missing.pth", "out.onnx", "--size", 0, 64], "too small"),
-            (["missing.pth", "out.onnx", "--raw"], "--size"),
+            (["missing.pth", "out.onnx", "--size", 0, 64], "must be at least 1"),
+            (["missing.pth", "out.onnx", "--batch", 4, 2], "--batch 4 2: give one number, or the least and"),
+            (["missing.pth", "out.onnx", "--raw", "--half"], "--raw with --int8 or --half needs --size H W"),
+            (["missing.pth", "out.onnx", "--raw", "--scores"], "--images and --scores are for a complete file"),
         ],
     )
     def test_bad_export(self, arguments: list[Any], message: str, digits: Path) -> None:
@@ -144,7 +158,10 @@ class TestCommandLines:
                 "leave --deploy, --trust-checkpoint, --launcher, --tta",
             ),
             ([out, "--deploy"], "leave --deploy, --trust-checkpoint, --launcher, --tta"),
-            ([out], "takes images of 3 x 64 x 96, not 3 x 64 x 64"),
+            (
+                [out, "--cfg-options", f"data_root={data_of(CLS, digits)}"],
+                "takes images of 3 x 64 x 96, not 3 x 64 x 64",
+            ),
         ):
             done = tool("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
             assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr
