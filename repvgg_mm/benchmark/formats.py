@@ -138,9 +138,12 @@ def compare_formats(
     say(f"testing {CHECKPOINT}")
     runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
     metrics = {CHECKPOINT: runner.test()}
+    stored = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
+    data = {"data_root": stored["data_root"]} if "data_root" in stored else {}  # files name no place of this machine
     for name, file in files.items():
         say(f"testing {name}")
-        metrics[name] = build_exported_runner(subject.config, str(file), work_dir=str(folder / "test")).test()
+        exported = build_exported_runner(subject.config, str(file), str(folder / "test"), data)
+        metrics[name] = exported.test()
     say(f"timing {len(images)} images, {repeats} rounds")
     predictor = build_predictor(subject.config, subject.checkpoint, trust=subject.trust)
     answers: dict[str, Callable[[NDArray[np.uint8]], object]] = {CHECKPOINT: predictor.answer}

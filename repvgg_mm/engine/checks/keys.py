@@ -68,6 +68,9 @@ def check_keys(cfg: Config) -> Iterator[str]:
             yield f"default_hooks.checkpoint.{key} is no argument of CheckpointHook{nearest(key, known)}"
 
 
+_OF_AMP = ("optim_wrapper.dtype", "optim_wrapper.loss_scale")  # taken by the wrapper that mixed precision puts there
+
+
 def check_option(cfg: Config, option: str) -> None:
     """Refuse a dotted key of ``--cfg-options`` that would add a new name beside the one that was meant.
 
@@ -94,7 +97,7 @@ def check_option(cfg: Config, option: str) -> None:
 
 
 def _refuse_new(path: str, part: str, node: Mapping[str, Any], option: str) -> None:
-    if not path or part in _READ.get(path, ()):
+    if not path or part in _READ.get(path, ()) or f"{path}.{part}" in _OF_AMP:
         return  # at the top `check_keys` looks
     if path == "optim_wrapper" or "type" not in node:  # what has a type names the arguments that it does not know
         meant = closest(part, [*node, *_READ.get(path, ())])
