@@ -24,7 +24,9 @@ class TestInt8:
         for int8 in (0, 8):
             export = export_checkpoint(checkpoints[SEG], str(tmp_path / f"{int8}{suffix}"), (128, 128), int8=int8)
             sizes.append(sum(file.stat().st_size for file in export.files if file.suffix != ".xml"))
-        assert 1e-4 < export.difference.relative < 0.5 and export.tolerance is None
+        # Without VNNI, ONNX Runtime adds pairs of products in 16 bits, which random weights saturate.
+        limit = 2 if suffix == ".onnx" else 0.25
+        assert 1e-4 < export.difference.relative < limit and export.tolerance is None
         assert sizes[1] < 0.5 * sizes[0]
 
     def test_quantised_as_tensorrt_asks_for_it(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
