@@ -25,7 +25,7 @@ class TestInt8:
             export = export_checkpoint(checkpoints[SEG], str(tmp_path / f"{int8}{suffix}"), (128, 128), int8=int8)
             sizes.append(sum(file.stat().st_size for file in export.files if file.suffix != ".xml"))
         # Without VNNI, ONNX Runtime adds pairs of products in 16 bits, which random weights saturate.
-        limit = 2 if suffix == ".onnx" else 0.25
+        limit = 2 if suffix == ".onnx" else 0.6
         assert 1e-4 < export.difference.relative < limit and export.tolerance is None
         assert sizes[1] < 0.5 * sizes[0]
 
