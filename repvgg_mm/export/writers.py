@@ -66,6 +66,7 @@ def write_module(
         ValueError: if there is an operation that can't be exported.
     """
     import onnx
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     try:
         with quiet():
@@ -82,6 +83,7 @@ def write_module(
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error
     assert made is not None
+    ClearMetadataAndDocStringPass()(made.model)  # stack traces, which name the folders of this machine
     onnx.save(made.model_proto, path)
 
 
