@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
@@ -161,8 +162,11 @@ def write_parts(complete: Complete, folder: Path) -> list[Path]:
         free |= {0: Dim("n", min=1, max=LONGEST)} if windows and not how.fixed else {}
         names = [f"map_{index}" for index in range(len(maps))]
         files = [folder / f"{part}.onnx" for part in ("prepare", "network", "decode")]
+        print_log("exporting what prepares the image (1 of 3)", logger="current")
         write_module(_KeepingImage(complete.prepare), (image,), (sides,), [IMAGE], ["x", "sizes", _GIVEN], files[0])
+        print_log("exporting the network (2 of 3)", logger="current")
         write_module(complete.network, (x,), (free or None,), ["x"], names, files[1])
+        print_log("exporting what makes the answer (3 of 3)", logger="current")
         sizes = torch.zeros(4 + (2 * len(x) if windows else 0), dtype=torch.int64)
         axes = {axis: Dim.DYNAMIC for axis in free}
         write_module(
