@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 
 from repvgg_mm.data.digits import make_digits
 
@@ -14,9 +15,11 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small digits data set."""
-    root = tmp_path_factory.mktemp("data") / "digits"
-    make_digits(root, train_scenes=12, val_scenes=4, train_images=40, val_images=10)
-    return root
+
+    def make(folder: Path) -> None:
+        make_digits(folder / "digits", train_scenes=12, val_scenes=4, train_images=40, val_images=10)
+
+    return made_once(tmp_path_factory, "data", make) / "digits"
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +29,16 @@ def complete_files(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> di
 
     from repvgg_mm.export.export_complete import export_complete
 
-    folder, files = tmp_path_factory.mktemp("complete"), {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIGITS", str(digits))
-        for config in SIZES:
-            files[TASKS[config]] = folder / f"{TASKS[config]}.onnx"
-            checkpoint = files[TASKS[config]].with_suffix(".pth")
-            save(config, checkpoint)
-            if TASKS[config] == "detection":
-                make_sure(checkpoint)
-            assert export_complete(str(checkpoint), str(files[TASKS[config]])).files
-    return files
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DIGITS", str(digits))  # the configs inside the checkpoints remember it
+            for config in SIZES:
+                checkpoint = folder / f"{TASKS[config]}.pth"
+                save(config, checkpoint)
+                if TASKS[config] == "detection":
+                    make_sure(checkpoint)
+                export = export_complete(str(checkpoint), str(checkpoint.with_suffix(".onnx")))
+                assert export.files, str(export.agreement)
+
+    folder = made_once(tmp_path_factory, "complete", make)
+    return {task: folder / f"{task}.onnx" for task in TASKS.values()}
