@@ -5,10 +5,11 @@ github.com/DingXiaoH/RepVGG (MIT licence), ``repvgg.py`` and ``repvggplus.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 _BASE_WIDTHS = (64, 128, 256, 512)  # paper, table 2
+_QA = "-qa"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Arch:
         se: squeeze-and-excitation of each block: None, ``'pre'`` or ``'post'`` (see ``RepVGGBlock``).
         plus: built as RepVGGplus: stage3 in two halves, ``stage3_first`` and ``stage3_second``, and the blocks of a
             stage under ``blocks``.
+        qa: built of QARepVGG blocks (arXiv:2212.01593), whose kernels survive 8 bits.
     """
 
     num_blocks: tuple[int, int, int, int]
@@ -29,6 +31,7 @@ class Arch:
     groups: int = 1
     se: str | None = None
     plus: bool = False
+    qa: bool = False
 
     @property
     def stem_channels(self) -> int:
@@ -78,8 +81,8 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
     """Turn the ``arch`` argument of a config into an ``Arch``.
 
     Args:
-        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``, ``'RepVGGplus-L2pse'`` as ``'plus-L2pse'``), or
-            the fields of ``Arch`` as a dict.
+        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``, ``'RepVGGplus-L2pse'`` as ``'plus-L2pse'``), one
+            with ``-qa`` behind it for the same of QARepVGG blocks, or the fields of ``Arch`` as a dict.
 
     Returns:
         The architecture.
@@ -96,9 +99,13 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
         return arch
     if isinstance(arch, str):
         name = arch.removeprefix("RepVGG").removeprefix("-")
-        if name not in ARCHS:
-            raise ValueError(f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, or give a dict")
-        return ARCHS[name]
+        plain = name.removesuffix(_QA)
+        if plain not in ARCHS:
+            raise ValueError(
+                f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, with {_QA} behind it for QARepVGG, or "
+                "give a dict"
+            )
+        return ARCHS[name] if plain == name else _checked_qa(replace(ARCHS[plain], qa=True))
     if not isinstance(arch, Mapping):
         raise TypeError(f"arch={arch!r} is a {type(arch).__name__}: give a name or a dict")
     known = [field.name for field in fields(Arch)]
@@ -118,4 +125,12 @@ def _checked(arch: Mapping[str, Any]) -> Arch:
         raise ValueError(f"arch: width_multiplier={widths} must be four factors that leave at least one channel")
     if arch.get("plus") and num_blocks[2] % 2:
         raise ValueError(f"arch: num_blocks={num_blocks} with plus=True needs an even third number: stage3 is halved")
-    return Arch(**{**arch, "num_blocks": num_blocks, "width_multiplier": widths})
+    return _checked_qa(Arch(**{**arch, "num_blocks": num_blocks, "width_multiplier": widths}))
+
+
+def _checked_qa(arch: Arch) -> Arch:
+    if arch.qa and arch.se is not None:
+        raise ValueError(
+            f"arch: se={arch.se!r} with qa=True: QARepVGG blocks with squeeze-and-excitation can't be folded"
+        )
+    return arch

@@ -20,10 +20,12 @@ def guess_arch(weights: Mapping[str, Tensor], prefix: str = "") -> str | None:
         prefix: what stands before ``stage0.``.
 
     Returns:
-        The authors' name of it, ``'RepVGG-A0'`` or ``'RepVGGplus-L2pse'``; None if the table has none like it.
+        The authors' name of it, ``'RepVGG-A0'`` or ``'RepVGGplus-L2pse'``; with ``-qa`` behind it for QARepVGG blocks
+        in training form; None if the table has none like it.
     """
     name = next((name for name, arch in ARCHS.items() if _fits(arch, weights, prefix)), None)
-    return None if name is None else f"RepVGG{'' if ARCHS[name].plus else '-'}{name}"
+    qa = "-qa" if f"{prefix}stage0.rbr_1x1.weight" in weights else ""
+    return None if name is None else f"RepVGG{'' if ARCHS[name].plus else '-'}{name}{qa}"
 
 
 def backbone_prefix(weights: Mapping[str, Tensor]) -> str:

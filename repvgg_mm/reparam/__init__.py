@@ -2,5 +2,13 @@
 
 from .block import RepVGGBlock, SEBlock
 from .convert import convert_state_dict, repvgg_model_convert, whole_model_convert
+from .qa_block import QARepVGGBlock
 
-__all__ = ["RepVGGBlock", "SEBlock", "convert_state_dict", "repvgg_model_convert", "whole_model_convert"]
+__all__ = [
+    "QARepVGGBlock",
+    "RepVGGBlock",
+    "SEBlock",
+    "convert_state_dict",
+    "repvgg_model_convert",
+    "whole_model_convert",
+]
