@@ -30,6 +30,7 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.published import find_file
+from ..checkpoint.rounded import without_reaches
 from ..files import move_into_place, workplace
 from ..reparam.block_names import block_prefixes
 from ..reparam.convert import convert_state_dict, nothing_to_convert
@@ -128,7 +129,7 @@ def convert_checkpoint(
     if found.wrapper is not None or config is not None:
         conversion.content = _wrap(loaded, converted, cfg, notes)
     if pair:
-        conversion.difference = pair.compare(weights, converted, path)
+        conversion.difference = pair.compare(without_reaches(weights), without_reaches(converted), path)
     return conversion
 
 

@@ -45,7 +45,7 @@ def has_identity(state_dict: Mapping[str, Tensor], prefix: str, known: Mapping[s
     """Tell whether a block has an identity branch; that of a QARepVGG block has no tensor.
 
     It has left its name among the module versions (``_metadata``) that ``Module.state_dict`` records, the authors' as
-    well. Without those, every block of a stage but its first has one, and one that changes the channels has none.
+    well. Without those, every block of a stage but its first has one; the stem and what changes the channels have none.
 
     Args:
         state_dict: names and tensors.
@@ -68,7 +68,7 @@ def has_identity(state_dict: Mapping[str, Tensor], prefix: str, known: Mapping[s
     if must_have_identity(prefix):
         return True
     channels, per_group = state_dict[f"{prefix}{QA_KERNEL}"].shape[:2]
-    if channels % per_group:
+    if channels % per_group or f".{prefix}".endswith(".stage0."):  # the stem halves the image
         return False
     raise ValueError(
         f"{prefix.removesuffix('.')}: its tensors don't tell whether this QARepVGG block has an identity branch: "

@@ -19,6 +19,7 @@ _OF_BN = r"\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _KNOWN = re.compile(rf"rbr_(?:(?:dense|1x1)\.conv\.weight|(?:(?:dense|1x1)\.bn|identity){_OF_BN})")
 _KNOWN_QA = re.compile(rf"rbr_(?:dense\.conv|1x1)\.weight|(?:rbr_dense\.)?bn{_OF_BN}")
 _BEHIND_THE_SUM = ("se.", "post_se.", "nonlinearity.")  # conversion does not touch it
+_OF_INPUT = "input_reach"  # of a block that was trained with rounded numbers: nor that
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -167,7 +168,7 @@ class _Reader:
                     f"{self.prefix}{name} stands beside the branches: the block holds both forms, and nothing tells "
                     "which one is right; remove one of them"
                 )
-            if not (known.fullmatch(name) or name.startswith(others)):
+            if not (known.fullmatch(name) or name.startswith(others) or name == _OF_INPUT):
                 raise ValueError(
                     f"{self.prefix}{name} is no tensor of a RepVGG block: what it does in there can't be known, nor be "
                     "put into one convolution"
