@@ -28,7 +28,7 @@ _BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 # The parts of a block: their tensors, and their names for ours and the authors', for mmpretrain, timm and ZCls. The
 # squeeze-and-excitation of ZCls is of another kind: two matrices without biases. It published no weights with it.
-# The last two are of QARepVGG blocks, which only their authors have.
+# The last four are of QARepVGG blocks, and of deployed ones with batch normalisation put in.
 _PARTS: tuple[tuple[tuple[str, ...], tuple[str, str | None, str | None, str | None]], ...] = (
     (_WEIGHT, ("rbr_dense.conv", "branch_3x3.conv", "conv_kxk.conv", "0.rbr_dense.conv")),
     (_BN, ("rbr_dense.bn", "branch_3x3.norm", "conv_kxk.bn", "0.rbr_dense.bn")),
@@ -40,6 +40,8 @@ _PARTS: tuple[tuple[tuple[str, ...], tuple[str, str | None, str | None, str | No
     (_BIASED, ("se.up", "se_layer.conv2.conv", "attn.fc2", None)),
     (_WEIGHT, ("rbr_1x1", None, None, None)),
     (_BN, ("bn", None, None, None)),
+    (_WEIGHT, ("rbr_reparam.conv", None, None, None)),
+    (_BN, ("rbr_reparam.bn", None, None, None)),
 )
 
 

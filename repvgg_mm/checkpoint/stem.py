@@ -15,7 +15,7 @@ from .errors import CheckpointError
 
 KERNELS = (
     *("stage0.rbr_dense.conv.weight", "stage0.rbr_1x1.conv.weight", "stage0.rbr_reparam.weight"),
-    "stage0.rbr_1x1.weight",  # of QARepVGG
+    *("stage0.rbr_1x1.weight", "stage0.rbr_reparam.conv.weight"),  # of other kinds of blocks
 )
 """The kernels of the stem, in training and deployed form. It has no identity branch, which could not be adapted."""
 

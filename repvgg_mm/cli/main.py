@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a classifier, segmentor or detector by its config",
     "test": "test a checkpoint or an exported file with the metrics of its config",
     "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
+    "insert-bn": "put batch normalisation in behind deployed convolutions, to train them on",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
     "compare": "export a checkpoint in several formats, test and time each",
     "infer": "run a checkpoint or an exported file on images",

@@ -96,8 +96,10 @@ class _Block:
     ) -> None:
         self.weights, self.prefix, self.eps, self.has_identity = weights, prefix, eps, has_identity
         self.is_qa = f"{prefix}rbr_1x1.weight" in weights
-        self.dense = self["rbr_dense.conv.weight"]
-        self.pointwise = self["rbr_1x1.weight" if self.is_qa else "rbr_1x1.conv.weight"]
+        self.is_conv_bn = f"{prefix}rbr_reparam.conv.weight" in weights
+        self.dense = self["rbr_reparam.conv.weight" if self.is_conv_bn else "rbr_dense.conv.weight"]
+        if not self.is_conv_bn:
+            self.pointwise = self["rbr_1x1.weight" if self.is_qa else "rbr_1x1.conv.weight"]
         self.kernel = converted[f"{prefix}rbr_reparam.weight"]
         self.bias = converted[f"{prefix}rbr_reparam.bias"]
 
@@ -132,9 +134,11 @@ def _outputs(
     x = window[:, inputs]
     centre = x[:, :, 1:2, 1:2]
     exact = torch.float64 if dtype == torch.float64 else None
-    dense, pointwise, kernel, bias = (
-        t[rows].to(dtype) for t in (block.dense, block.pointwise, block.kernel, block.bias)
-    )
+    dense, kernel, bias = (t[rows].to(dtype) for t in (block.dense, block.kernel, block.bias))
+    fused = F.conv2d(x, kernel, bias, groups=groups)
+    if block.is_conv_bn:
+        return block.normalize(F.conv2d(x, dense, groups=groups), "rbr_reparam.bn", rows, exact), fused
+    pointwise = block.pointwise[rows].to(dtype)
     out = block.normalize(F.conv2d(x, dense, groups=groups), "rbr_dense.bn", rows, exact)
     around = F.conv2d(centre, pointwise, groups=groups)
     itself = window[:, rows, 1:2, 1:2] if block.has_identity else None
@@ -145,7 +149,7 @@ def _outputs(
         out = out + block.normalize(around, "rbr_1x1.bn", rows, exact)
         if itself is not None:
             out = out + block.normalize(itself, "rbr_identity", rows, exact)
-    return out, F.conv2d(x, kernel, bias, groups=groups)
+    return out, fused
 
 
 def _pieces(channels: int, per_group: int, has_identity: bool) -> Iterator[tuple[slice, slice, int]]:

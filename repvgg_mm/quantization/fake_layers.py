@@ -19,9 +19,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checkpoint.rounded import REACH
-from ..reparam import QARepVGGBlock, RepVGGBlock
+from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.branches import bn_params
-from ..reparam.fuse import bn_scale_shift
+from ..reparam.fuse import fold_norm
 from .grid import channel_reach, fake_quantize, scale_of, top
 
 
@@ -67,13 +67,17 @@ class FakeQuantBlock(_Rounded, RepVGGBlock):
         if not self.rounding:
             return super()._forward(x)
         kernel, bias = self.get_equivalent_kernel_bias()
-        conv = self.rbr_dense.conv if self.rbr_reparam is None else self.rbr_reparam
+        conv = self.rbr_reparam if self.deployed else self.convs()[0]
         out = conv._conv_forward(self.rounded_input(x), self.rounded_kernel(kernel), bias)
         return self.post_se(self.nonlinearity(self.se(out)))
 
 
 class FakeQuantQABlock(FakeQuantBlock, QARepVGGBlock):
     """The same for a QARepVGG block."""
+
+
+class FakeQuantConvBNBlock(FakeQuantBlock, ConvBNBlock):
+    """The same for a deployed block with batch normalisation put in."""
 
 
 class FakeQuantConvModule(_Rounded, ConvModule):
@@ -116,6 +120,7 @@ class FakeQuantLinear(_Rounded, nn.Linear):
 _CLASSES: dict[type, type] = {
     RepVGGBlock: FakeQuantBlock,
     QARepVGGBlock: FakeQuantQABlock,
+    ConvBNBlock: FakeQuantConvBNBlock,
     ConvModule: FakeQuantConvModule,
     nn.Conv2d: FakeQuantConv2d,
     wrappers.Conv2d: FakeQuantConv2d,
@@ -194,21 +199,8 @@ def unround(model: nn.Module) -> dict[str, float]:
 
 
 def fold(conv: nn.Conv2d, bn: _BatchNorm | None) -> tuple[Tensor, Tensor | None]:
-    """Fold a batch normalisation with fixed statistics into the convolution before it, in float64.
-
-    Args:
-        conv: the convolution.
-        bn: the batch normalisation, or None.
-
-    Returns:
-        Kernel (C_out, C_in / groups, k, k) and bias (C_out,), in the dtype of the kernel; differentiable.
-    """
-    if bn is None:
-        return conv.weight, conv.bias
-    scale, shift = bn_scale_shift(bn_params(bn))
-    kernel = conv.weight.double() * scale[:, None, None, None]
-    bias = shift if conv.bias is None else shift + conv.bias.double() * scale
-    return kernel.to(conv.weight.dtype), bias.to(conv.weight.dtype)
+    """Return the kernel and bias of a convolution and the batch normalisation behind it, if there is one."""
+    return (conv.weight, conv.bias) if bn is None else fold_norm(conv.weight, bn_params(bn), conv.bias)
 
 
 def folded_norm(module: ConvModule) -> _BatchNorm | None:
@@ -227,7 +219,8 @@ def _fold_in_place(module: ConvModule) -> None:
     geometry: Mapping[str, Any] = {
         name: getattr(old, name) for name in ("stride", "padding", "dilation", "groups", "padding_mode")
     }
-    conv = nn.Conv2d(old.in_channels, old.out_channels, old.kernel_size, device="meta", **geometry)  # type: ignore[arg-type]
+    conv = nn.Conv2d(old.in_channels, old.out_channels, old.kernel_size, device="meta", **geometry)
+    assert bias is not None
     conv.weight, conv.bias = nn.Parameter(kernel), nn.Parameter(bias)
     module.conv = conv.train(module.training)
     setattr(module, module.norm_name, nn.Identity())

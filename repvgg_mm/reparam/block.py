@@ -32,6 +32,8 @@ from .kernel_cache import CachedKernel
 from .recompute import statistics_untouched
 from .se import SEBlock
 
+LEFT_OUT = ": a deployed block would leave it out; remove it, or merge it into the weight"
+
 
 class RepVGGBlock(nn.Module):
     """3x3 + 1x1 + identity, each with batch normalisation, then ReLU; deployable as one 3x3 convolution.
@@ -72,7 +74,7 @@ class RepVGGBlock(nn.Module):
     rbr_identity: nn.Module | None
     bn: _BatchNorm | None
     """Of the sum of all branches; only a QARepVGG block has it."""
-    rbr_reparam: nn.Conv2d | None
+    rbr_reparam: Any
     fold: bool = True
     """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
     out: second derivatives while training with batch statistics."""
@@ -112,14 +114,17 @@ class RepVGGBlock(nn.Module):
         if deploy:
             self.rbr_reparam = nn.Conv2d(in_channels, out_channels, 3, **geometry)
         else:
-            self.rbr_identity = self._make_identity(out_channels, norm_layer) if self.has_identity else None
-            self.rbr_dense = ConvBN(nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry), norm)
-            # Its stride is taken by `_call_branches`, from the 3x3 convolution.
-            self._make_1x1(nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False), norm_layer)
+            self._make_branches(nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry), norm, norm_layer)
         self.se = SEBlock(out_channels, out_channels // 16) if se == "pre" else nn.Identity()
         self.nonlinearity = nn.ReLU()
         self.post_se = SEBlock(out_channels, out_channels // 4) if se == "post" else nn.Identity()
         self._cached: CachedKernel | None = None
+
+    def _make_branches(self, conv: nn.Conv2d, norm: _BatchNorm, norm_layer: NormLayer) -> None:
+        self.rbr_identity = self._make_identity(conv.out_channels, norm_layer) if self.has_identity else None
+        self.rbr_dense = ConvBN(conv, norm)
+        # Its stride is taken by `_call_branches`, from the 3x3 convolution.
+        self._make_1x1(nn.Conv2d(conv.in_channels, conv.out_channels, 1, groups=conv.groups, bias=False), norm_layer)
 
     def _make_identity(self, channels: int, norm_layer: NormLayer) -> nn.Module:
         return make_batch_norm(norm_layer, channels)
@@ -130,7 +135,7 @@ class RepVGGBlock(nn.Module):
     @property
     def deployed(self) -> bool:
         """Whether the block is in its deployed form."""
-        return self.rbr_reparam is not None
+        return self.rbr_reparam is not None and not isinstance(self.rbr_reparam, ConvBN)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block.
@@ -148,7 +153,7 @@ class RepVGGBlock(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         way, parts = choose_way(self, x)
         if parts is None or way is Way.MODULES:
-            out = self._call_branches(x) if self.rbr_reparam is None else self._call_deployed(x, self.rbr_reparam)
+            out = self._call_deployed(x, self.rbr_reparam) if self.deployed else self._call_branches(x)
         else:
             out = self._convolve(x, way, parts)
         # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
@@ -184,7 +189,7 @@ class RepVGGBlock(nn.Module):
                 _say_that_it_is_plain()
         return conv(x)
 
-    def convs(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+    def convs(self) -> tuple[nn.Conv2d, ...]:
         """Return the 3x3 and the 1x1 convolution, in training form."""
         return self.rbr_dense.conv, self.rbr_1x1.conv
 
@@ -192,9 +197,10 @@ class RepVGGBlock(nn.Module):
         """List the batch normalisations, in training form, as `training_names` names them."""
         return [self.get_submodule(name) for name in self.training_names()[1]]  # type: ignore[misc]
 
-    def training_names(self) -> tuple[str, tuple[str, ...]]:
-        """Name what makes the training form, beside the 3x3 kernel: the 1x1 kernel, and the batch normalisations."""
-        return "rbr_1x1.conv.weight", ("rbr_dense.bn", "rbr_1x1.bn", "rbr_identity")[: 3 if self.has_identity else 2]
+    def training_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Name what makes the training form: the kernels, 3x3 and 1x1, and the batch normalisations."""
+        norms = ("rbr_dense.bn", "rbr_1x1.bn", "rbr_identity")
+        return ("rbr_dense.conv.weight", "rbr_1x1.conv.weight"), norms[: 3 if self.has_identity else 2]
 
     def _scales(self, norms: list[BNParams]) -> tuple[Tensor, Tensor]:
         """Scale of each branch and the shift of all, from the batch normalisations as `batch_norms` lists them."""
@@ -212,8 +218,7 @@ class RepVGGBlock(nn.Module):
         Source:
             Paper, section 3.3.
         """
-        if self.rbr_reparam is not None:
-            assert self.rbr_reparam.bias is not None
+        if self.deployed:
             return self.rbr_reparam.weight, self.rbr_reparam.bias
         self._refuse_obstacles()
         dense, pointwise = map(conv_weight, self.convs())
@@ -229,8 +234,8 @@ class RepVGGBlock(nn.Module):
             branch = getattr(self, name)
             reason = None if branch is None else why_not_fusible(branch)
             if reason is not None:
-                return f"{name}{reason}: a deployed block would leave it out; remove it, or merge it into the weight"
-        if names and not branches_align(*self.convs(), self.rbr_identity is not None):
+                return f"{name}{reason}{LEFT_OUT}"
+        if names and not branches_align(self.rbr_dense.conv, self.convs()[1], self.rbr_identity is not None):
             return (
                 "rbr_dense and rbr_1x1 have another stride, padding or groups than each other: no kernel adds them up"
             )
@@ -280,7 +285,7 @@ class RepVGGBlock(nn.Module):
             kernel: shape (C_out, C_in / groups, 3, 3).
             bias: shape (C_out,).
         """
-        conv = self.rbr_dense.conv
+        conv = self.convs()[0]
         trains = any(parameter.requires_grad for parameter in conv.parameters())
         # Built without memory first: initialising it would use up random numbers.
         reparam = nn.Conv2d(
@@ -295,7 +300,9 @@ class RepVGGBlock(nn.Module):
         reparam.train(self.training)
         settings = {norm_settings(bn) for bn in self.batch_norms()}
         self.norm = settings.pop() if len(settings) == 1 else None
-        del self.rbr_dense, self.rbr_1x1, self.rbr_identity
+        for name in ("rbr_dense", "rbr_1x1", "rbr_identity"):
+            if hasattr(self, name):
+                delattr(self, name)
         self.bn = None
         self._cached = None
         self.rbr_reparam = reparam

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-_BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
+_BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:(?:dense|1x1|identity)\..+|reparam\.(?:conv|bn)\..+))$")
 _OUTER_KEY = re.compile(r"(?:^|\.)(bn\.[^.]+)$")
 QA_KERNEL = "rbr_1x1.weight"  # only a QARepVGG block has this name
+CONV_BN_KERNEL = "rbr_reparam.conv.weight"  # and only a deployed block with batch normalisation put in has this one
 _LATER_BLOCK = re.compile(r"(?:^|\.)(?:stage\d+(?:_first|_second)?\.(?:blocks\.)?[1-9]\d*|stage3_second\.blocks\.0)\.$")
 
 

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .block_names import QA_KERNEL, block_prefixes, has_identity, must_have_identity
-from .fuse import BNParams, fuse_branches, fuse_kernels, qa_branch_scales
+from .block_names import CONV_BN_KERNEL, QA_KERNEL, block_prefixes, has_identity, must_have_identity
+from .fuse import BNParams, fold_norm, fuse_branches, fuse_kernels, qa_branch_scales
 
 _OF_BN = r"\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _KNOWN = re.compile(rf"rbr_(?:(?:dense|1x1)\.conv\.weight|(?:(?:dense|1x1)\.bn|identity){_OF_BN})")
+_KNOWN_CONV_BN = re.compile(rf"rbr_reparam\.(?:conv\.weight|bn{_OF_BN})")
 _KNOWN_QA = re.compile(rf"rbr_(?:dense\.conv|1x1)\.weight|(?:rbr_dense\.)?bn{_OF_BN}")
 _BEHIND_THE_SUM = ("se.", "post_se.", "nonlinearity.")  # conversion does not touch it
 _OF_INPUT = "input_reach"  # of a block that was trained with rounded numbers: nor that
@@ -41,6 +42,22 @@ class BlockTensors(NamedTuple):
         return fuse_branches(*self)
 
 
+class ConvBNTensors(NamedTuple):
+    """What the equivalent kernel of a deployed block with batch normalisation put in is derived from.
+
+    Attributes:
+        kernel: shape (C_out, C_in / groups, 3, 3).
+        bn: batch normalisation behind it.
+    """
+
+    kernel: Tensor
+    bn: BNParams
+
+    def fuse(self) -> tuple[Tensor, Tensor]:
+        """Derive the equivalent kernel and bias; see `fold_norm`."""
+        return fold_norm(self.kernel, self.bn)
+
+
 class QABlockTensors(NamedTuple):
     """What the equivalent kernel of a QARepVGG block is derived from.
 
@@ -62,9 +79,12 @@ class QABlockTensors(NamedTuple):
         return fuse_kernels(self.dense[0], self.pointwise, *scales)
 
 
+AnyBlockTensors = BlockTensors | QABlockTensors | ConvBNTensors
+
+
 def read_blocks(
     state_dict: Mapping[str, Tensor], eps: float, identities: Mapping[str, bool] = {}
-) -> dict[str, BlockTensors | QABlockTensors]:
+) -> dict[str, AnyBlockTensors]:
     """Collect the tensors of every block in training form.
 
     Args:
@@ -125,15 +145,26 @@ class _Reader:
     def __init__(self, prefix: str, tensors: Mapping[str, Tensor], eps: float) -> None:
         self.prefix, self.tensors, self.eps = prefix, tensors, eps
 
-    def read(self, with_identity: bool) -> BlockTensors | QABlockTensors:
-        is_qa = QA_KERNEL in self.tensors
-        self._check_names(_KNOWN_QA if is_qa else _KNOWN, () if is_qa else _BEHIND_THE_SUM)
-        dense = self._take("rbr_dense.conv.weight", None)
-        if dense.dim() != 4 or dense.shape[2:] != (3, 3) or not dense.numel():
-            raise ValueError(f"{self._shape('rbr_dense.conv.weight')}, not (C_out, C_in / groups, 3, 3)")
-        block = self._read_qa(dense, with_identity) if is_qa else self._read(dense)
+    def read(self, with_identity: bool) -> AnyBlockTensors:
+        block: AnyBlockTensors
+        if QA_KERNEL in self.tensors:
+            self._check_names(_KNOWN_QA, ())
+            block = self._read_qa(self._take_3x3("rbr_dense.conv.weight"), with_identity)
+        elif CONV_BN_KERNEL in self.tensors:
+            self._check_names(_KNOWN_CONV_BN, _BEHIND_THE_SUM)
+            kernel = self._take_3x3(CONV_BN_KERNEL)
+            block = ConvBNTensors(kernel, self._take_bn("rbr_reparam.bn.", len(kernel)))
+        else:
+            self._check_names(_KNOWN, _BEHIND_THE_SUM)
+            block = self._read(self._take_3x3("rbr_dense.conv.weight"))
         self._check_mixture()
         return block
+
+    def _take_3x3(self, name: str) -> Tensor:
+        kernel = self._take(name, None)
+        if kernel.dim() != 4 or kernel.shape[2:] != (3, 3) or not kernel.numel():
+            raise ValueError(f"{self._shape(name)}, not (C_out, C_in / groups, 3, 3)")
+        return kernel
 
     def _read(self, dense: Tensor) -> BlockTensors:
         channels, per_group = dense.shape[:2]
@@ -163,7 +194,7 @@ class _Reader:
     def _check_names(self, known: re.Pattern[str], others: tuple[str, ...]) -> None:
         """Refuse what conversion would drop, or what may change what the branches compute."""
         for name in self.tensors:
-            if name.startswith("rbr_reparam."):
+            if name in ("rbr_reparam.weight", "rbr_reparam.bias"):
                 raise ValueError(
                     f"{self.prefix}{name} stands beside the branches: the block holds both forms, and nothing tells "
                     "which one is right; remove one of them"

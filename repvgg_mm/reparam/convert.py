@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..files import save_atomically
 from .block import RepVGGBlock
 from .block_names import block_prefixes, branch_prefix
-from .block_tensors import BlockTensors, QABlockTensors, check_finite, read_blocks
+from .block_tensors import AnyBlockTensors, check_finite, read_blocks
 from .branches import make_copyable
 
 _TRAINING_ONLY_KEY = re.compile(r"(?:^|\.)stage\d(?:_first|_second)?_aux\.")  # the auxiliary heads of RepVGGplus
@@ -213,7 +213,7 @@ def _switched(model: nn.Module) -> nn.Module:
     return model
 
 
-def _fuse_block(prefix: str, block: BlockTensors | QABlockTensors) -> tuple[Tensor, Tensor]:
+def _fuse_block(prefix: str, block: AnyBlockTensors) -> tuple[Tensor, Tensor]:
     kernel, bias = block.fuse()
     for name, tensor in (("weight", kernel), ("bias", bias)):
         check_finite(f"{prefix}rbr_reparam.{name} as {tensor.dtype}", tensor)

@@ -144,9 +144,11 @@ def _plain_parts(block: "RepVGGBlock") -> Parts | None:
     if module_hooks._has_any_global_hook():
         return None
     deployed = block.rbr_reparam
-    if deployed is not None:
+    if block.deployed:
         plain = runs_as_built(deployed, nn.Conv2d) and deployed.bias is not None
-        return Parts(deployed, deployed.weight, [], [deployed.weight, deployed.bias]) if plain else None  # type: ignore[list-item]
+        return Parts(deployed, deployed.weight, [], [deployed.weight, deployed.bias]) if plain else None
+    if deployed is not None:  # a convolution and its batch normalisation: there is nothing to add up
+        return None
     found = _convs_and_norms(block)
     if found is None:
         return None

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _COUNTER = "num_batches_tracked"  # old files lack it, and torch knows what to do
 _OUR_NAMES = re.compile(
-    r"(?:rbr_dense\.conv|rbr_1x1(?:\.conv)?)\.weight|rbr_reparam\.(?:weight|bias)"
-    r"|(?:rbr_(?:(?:dense|1x1)\.bn|identity)|bn)\.(?:weight|bias|running_mean|running_var)"
+    r"(?:rbr_(?:dense|reparam)\.conv|rbr_1x1(?:\.conv)?)\.weight|rbr_reparam\.(?:weight|bias)"
+    r"|(?:rbr_(?:(?:dense|1x1|reparam)\.bn|identity)|bn)\.(?:weight|bias|running_mean|running_var)"
 )
 _OF_BRANCHES = ("rbr_", "bn.")  # the second in QARepVGG blocks
 
@@ -52,14 +52,14 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
     if not given or not own:  # a file without this block; that, too, is for the caller to judge
         return
     where = prefix.removesuffix(".") or "the RepVGG block"
-    deployed = [name for name in given if name.startswith("rbr_reparam.")]
+    deployed = [name for name in given if name in ("rbr_reparam.weight", "rbr_reparam.bias")]
     if deployed and len(deployed) < len(given):
         raise ValueError(f"{where}: the weights hold both forms, rbr_reparam and the branches")
     if deployed and not block.deployed:
         reason = block.why_not_deployable()
         if reason is not None:
             raise ValueError(f"{where}: the weights are in deployed form (rbr_reparam), but {reason}")
-        weight = block.rbr_dense.conv.weight
+        weight = block.convs()[0].weight
         _expect(where, given, {"rbr_reparam.weight": weight.shape, "rbr_reparam.bias": weight.shape[:1]})
         _refuse_if_held(block, where)
         block.become_deployed(torch.empty_like(weight), weight.new_empty(len(weight)))
@@ -90,8 +90,8 @@ def _branch_shapes(block: "RepVGGBlock", where: str) -> dict[str, torch.Size]:
             "the weights first"
         )
     dense = block.rbr_reparam.weight.shape
-    pointwise, norms = block.training_names()
-    shapes = {"rbr_dense.conv.weight": dense, pointwise: torch.Size((*dense[:2], 1, 1))}
+    kernels, norms = block.training_names()
+    shapes = dict(zip(kernels, (dense, torch.Size((*dense[:2], 1, 1))), strict=False))
     for bn in norms:
         shapes.update({f"{bn}.{name}": dense[:1] for name in block.norm.tensors})
     return shapes

@@ -182,6 +182,23 @@ def fuse_kernels(dense: Tensor, pointwise: Tensor, scales: Tensor, shift: Tensor
     return kernel, shift.to(dtype)
 
 
+def fold_norm(kernel: Tensor, bn: BNParams, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Fold a batch normalisation with fixed statistics into the convolution before it, in float64.
+
+    Args:
+        kernel: of the convolution, shape (C_out, C_in / groups, k, k).
+        bn: statistics and affine parameters, each of shape (C_out,).
+        bias: of the convolution, shape (C_out,), or None.
+
+    Returns:
+        Kernel and bias, in the dtype of the kernel; differentiable.
+    """
+    scale, shift = bn_scale_shift(bn)
+    if bias is not None:
+        shift = shift + bias.double() * scale
+    return (kernel.double() * scale[:, None, None, None]).to(kernel.dtype), shift.to(kernel.dtype)
+
+
 def _stack(norms: Sequence[BNParams]) -> BNParams:
     """Make one of several, with tensors (branches, C): small operations cost by their number, not by their size."""
     return BNParams(

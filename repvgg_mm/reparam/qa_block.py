@@ -55,13 +55,13 @@ class QARepVGGBlock(RepVGGBlock):
         assert self.bn is not None
         return self.bn(super()._call_branches(x))
 
-    def convs(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+    def convs(self) -> tuple[nn.Conv2d, ...]:
         """Return the 3x3 and the 1x1 convolution, in training form."""
         return self.rbr_dense.conv, self.rbr_1x1
 
-    def training_names(self) -> tuple[str, tuple[str, ...]]:
-        """Name what makes the training form, beside the 3x3 kernel: the 1x1 kernel, and the batch normalisations."""
-        return "rbr_1x1.weight", ("rbr_dense.bn", "bn")
+    def training_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Name what makes the training form: the kernels, 3x3 and 1x1, and the batch normalisations."""
+        return ("rbr_dense.conv.weight", "rbr_1x1.weight"), ("rbr_dense.bn", "bn")
 
     def _scales(self, norms: list[BNParams]) -> tuple[Tensor, Tensor]:
         inner, outer = norms

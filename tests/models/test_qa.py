@@ -75,7 +75,7 @@ def test_weight_decay() -> None:
     groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
     decays = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
     assert decays == {name: 0 if name.endswith((".bias", "bn.weight")) else 1e-2 for name in decays}
-    with pytest.raises(ValueError, match="QARepVGG blocks take plain weight decay"):
+    with pytest.raises(ValueError, match="QARepVGG and conv_bn take plain weight decay"):
         build_optim_wrapper(model, {**wrapper, "paramwise_cfg": {"custom_l2": True}})
 
 

@@ -102,7 +102,7 @@ def test_gradients_pass_the_rounding_into_the_three_branches() -> None:
     )
     rx, rk = (leaf.requires_grad_() for leaf in leaves)
     (torch.relu(nn.functional.conv2d(rx, rk, bias, padding=1)) * weigh).sum().backward(
-        inputs=[rx, rk, *plain.parameters()]
+        inputs=[rx, rk, *plain.parameters()], retain_graph=True
     )
     kernel.backward(rk.grad)
     inside = x.abs() <= 127.5 / 127
@@ -114,7 +114,7 @@ def test_gradients_pass_the_rounding_into_the_three_branches() -> None:
 
 
 def test_batch_normalisation_of_a_head_is_folded_before_rounding() -> None:
-    model, x = rounded()
+    model, _ = rounded()
     module: Any = model.reduce
     feature = image(2, 64, 4, 6)
     scale = module.bn.weight / torch.sqrt(module.bn.running_var + module.bn.eps)
@@ -141,7 +141,7 @@ def test_plain_layers_hold_the_very_kernels_that_were_rounded(qa: bool) -> None:
     for form in (model, deployed):
         reaches = unround(form)
         assert len(reaches) == len(kernels) == 11 and not rounded_layers(form)
-        assert list(reaches)[0] == "backbone.stage0.rbr_reparam" and "reduce.conv" in reaches
+        assert next(iter(reaches)) == "backbone.stage0.rbr_reparam" and "reduce.conv" in reaches
         for name, kernel in kernels.items():
             (layer,) = (part for part in reaches if part in (name, f"{name}.conv", f"{name}.rbr_reparam"))
             weight = form.get_submodule(layer).weight
@@ -162,7 +162,7 @@ def test_a_map_of_zeros_and_stray_batch_normalisation_are_refused() -> None:
     with torch.no_grad():
         model.backbone.stage2[1].rbr_dense.bn.bias.fill_(-1e6)
     round_layers(model, layers_in_use(model, lambda: model(x)))
-    with pytest.raises(ValueError, match="nothing but zeros came to backbone.stage3.0"):
+    with pytest.raises(ValueError, match=r"nothing but zeros came to backbone\.stage3\.0"):
         set_reaches(model, [lambda: model(x)])
     assert all(layer.rounding for layer in rounded_layers(model).values())
     stray = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
