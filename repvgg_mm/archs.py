@@ -116,8 +116,7 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
         plain = name.removesuffix(kind)
         if plain not in ARCHS:
             raise ValueError(
-                f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, with -qa or -bn behind it, "
-                "or give a dict"
+                f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, with -qa or -bn behind it, or give a dict"
             )
         return ARCHS[plain].of_kind(qa=kind == "-qa", conv_bn=kind == "-bn")
     if not isinstance(arch, Mapping):

@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
     "insert-bn": "put batch normalisation in behind deployed convolutions, to train them on",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
+    "sensitivity": "measure what each layer of a checkpoint loses in 8 bits",
     "compare": "export a checkpoint in several formats, test and time each",
     "infer": "run a checkpoint or an exported file on images",
     "serve": "serve an exported file over HTTP, with a page to try it",

@@ -21,7 +21,7 @@ from .about import describe
 from .calibration import HALF_IMAGES, CalibrationImages
 from .exported_file import open_exported
 from .network import Network
-from .precision import Numbers, Precision, numbers_of, write_as
+from .precision import Bits, Numbers, Precision, numbers_of, write_as
 from .preparation import read_divisor
 from .raw_shape import RawShape
 from .tensorrt_engine import check_tensorrt
@@ -67,6 +67,7 @@ def export_checkpoint(
     force: bool = False,
     trust: bool = False,
     half: bool = False,
+    bits: Bits = Bits(),  # noqa: B008  frozen
 ) -> Export:
     """Write the network of a checkpoint for another runtime, its RepVGG blocks as plain convolutions.
 
@@ -81,6 +82,7 @@ def export_checkpoint(
         force: overwrite ``out``.
         trust: unpickle the checkpoint, which may run code in it.
         half: float16, but for the layers that it can't hold on training images.
+        bits: how 8 bits are chosen.
 
     Returns:
         The export. If the file's outputs differ too much from the checkpoint's, nothing was written.
@@ -103,7 +105,7 @@ def export_checkpoint(
         raise ValueError("ranges of feature maps are taken of images of one size: give it, or leave fewer bits out")
     about = describe(opened, config or checkpoint) | {"input": asdict(shape)}
     with opened.limits():
-        return _export(opened, about, target, shape, numbers, int8 or HALF_IMAGES)
+        return _export(opened, about, target, shape, numbers, int8 or HALF_IMAGES, bits)
 
 
 def _export(
@@ -113,6 +115,7 @@ def _export(
     shape: RawShape,
     numbers: Numbers,
     images: int,
+    bits: Bits,
 ) -> Export:
     """Build, convert, write and compare; all of it inside the limits of the config."""
     model = opened.build()
@@ -135,7 +138,7 @@ def _export(
         if reaches:
             precision = write_as_trained(plain, reaches, about, made)
         else:
-            precision = write_as(plain, numbers, calibration, len(calibration) * len(probes[0]), about, made)
+            precision = write_as(plain, numbers, calibration, len(calibration) * len(probes[0]), about, made, bits)
         exported = open_exported(str(made))
         got = [exported(probe) for probe in probes]
         difference = compare_outputs([*chain(*wanted)], [*chain(*got)])
@@ -169,8 +172,8 @@ def check_target(out: str, numbers: Numbers, force: bool) -> Path:
     if target.suffix not in _NEEDED:
         raise ValueError(f"{out}: end it in .onnx (ONNX Runtime, TensorRT), .xml (OpenVINO) or .engine (TensorRT)")
     needed: tuple[str, ...] = _NEEDED[target.suffix]
-    if target.suffix == ".xml":
-        needed += {"float32": (), "float16": ("onnxruntime",), "int8": ("onnxruntime", "nncf")}[numbers]
+    if numbers != "float32":
+        needed += ("onnxruntime",)
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
         raise ImportError(f"exporting to {target.suffix} needs {', '.join(missing)}: pip install 'repvgg_mm[deploy]'")

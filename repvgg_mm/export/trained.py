@@ -46,7 +46,7 @@ def write_as_trained(plain: Path, reaches: Mapping[str, float], about: Mapping[s
     precision = Precision("int8")
     about = {**about, "precision": precision.describe()}
     if made.suffix == ".xml":
-        write_openvino(source, [], about, made)
+        write_openvino(source, about, made)
     else:
         source.replace(made)
         describe_onnx(made, about)
