@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ..names import nearest
 from .data_error import DataError, UnreadableDataError
+from .decoding import decode_image
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 
@@ -50,7 +52,6 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         broken: str = "stop",
     ) -> None:
         # Not at the top: importing torchvision takes longer than importing mmengine.
-        from torchvision.datasets.folder import default_loader
         from torchvision.transforms import v2
 
         self._root = Path(data_root, split)
@@ -60,7 +61,6 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             )
         if broken not in ("stop", "skip"):
             raise ValueError(f"broken={broken!r} is unknown: choose 'stop' or 'skip'")
-        self._load = default_loader
         self.skip = broken == "skip"
         self._skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # counted by all workers together
         self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
@@ -106,21 +106,21 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             return None
         return {"inputs": self._transform(image).as_subclass(torch.Tensor), "data_samples": int(self._labels[index])}
 
-    def read(self, index: int) -> Any:
+    def read(self, index: int) -> Tensor:
         """Decode one image.
 
         Args:
             index: its number.
 
         Returns:
-            The image, as Pillow has it, in RGB.
+            uint8, RGB, shape (3, H, W).
 
         Raises:
             UnreadableDataError: if the file can't be read; names it.
         """
         path = self._root / os.fsdecode(self._paths[index])
         try:
-            return self._load(path)
+            return decode_image(bytearray(path.read_bytes()))
         except Exception as error:  # whatever a decoder makes of a damaged file
             raise UnreadableDataError(f"image {path} can't be read: {error}") from error
 
