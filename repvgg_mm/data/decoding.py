@@ -8,7 +8,6 @@ knows all formats, and refuses an image that would fill the memory before a pixe
 from io import BytesIO
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..rgb import to_rgb
@@ -28,7 +27,8 @@ def decode_image(content: bytearray) -> Tensor:
     Raises:
         Exception: whatever a decoder makes of a damaged file.
     """
-    # Not at the top: importing torchvision takes longer than importing mmengine.
+    # Not at the top: importing them takes longer than importing mmengine.
+    from PIL import Image
     from torchvision.io import ImageReadMode, decode_jpeg
 
     with Image.open(BytesIO(content)) as image:

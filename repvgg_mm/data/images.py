@@ -1,12 +1,10 @@
 """Image classification from folders, through torchvision's data sets and transforms."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
@@ -66,12 +64,9 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
         names = read_classes(Path(data_root), classes)
         if ann_file is None:
-            self._classes, samples = list_folders(self._root, names)
+            self._classes, self._images = list_folders(self._root, names)
         else:
-            self._classes, samples = list_file(Path(data_root, ann_file), self._root, names)
-        # Arrays, not lists: workers share their memory. Lists would be copied into each, one reference count at a time.
-        self._paths = np.array([os.fsencode(path) for path, _ in samples])
-        self._labels = np.array([label for _, label in samples])
+            self._classes, self._images = list_file(Path(data_root, ann_file), self._root, names)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -80,7 +75,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._paths)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Read one image.
@@ -104,7 +99,10 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             self._skipped += 1
             print_log(f"{error}; skipped ({int(self._skipped)} so far)", logger="current", level=logging.WARNING)
             return None
-        return {"inputs": self._transform(image).as_subclass(torch.Tensor), "data_samples": int(self._labels[index])}
+        return {
+            "inputs": self._transform(image).as_subclass(torch.Tensor),
+            "data_samples": int(self._images.labels[index]),
+        }
 
     def read(self, index: int) -> Tensor:
         """Decode one image.
@@ -118,7 +116,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
         Raises:
             UnreadableDataError: if the file can't be read; names it.
         """
-        path = self._root / os.fsdecode(self._paths[index])
+        path = self._root / self._images.path(index)
         try:
             return decode_image(bytearray(path.read_bytes()))
         except Exception as error:  # whatever a decoder makes of a damaged file
