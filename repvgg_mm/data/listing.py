@@ -125,13 +125,14 @@ def list_folders(root: Path, classes: tuple[str, ...] | None) -> tuple[tuple[str
 def _list_class(root: bytes, name: bytes) -> tuple[bytes, NDArray[np.int32]]:
     """Return the paths of a class's images, below the root, one behind the other, and the length of each."""
     suffixes = tuple(map(os.fsencode, _suffixes()))
-    parts, lengths = [], [np.empty(0, np.int32)]
+    parts: list[bytes] = []
+    lengths: list[int] = []
     for folder, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
         images = sorted(file for file in files if file.lower().endswith(suffixes))
         prefix = os.path.relpath(folder, root) + b"/"
         parts += [prefix, prefix.join(images)] if images else []
-        lengths.append(np.fromiter(map(len, images), np.int32, len(images)) + np.int32(len(prefix)))
-    return b"".join(parts), np.concatenate(lengths)
+        lengths += [len(prefix) + len(image) for image in images]
+    return b"".join(parts), np.array(lengths, np.int32)
 
 
 @cache
