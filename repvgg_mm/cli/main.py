@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
     "sensitivity": "measure what each layer of a checkpoint loses in 8 bits",
+    "bits": "compare ways to 8, 6 and 4 bits on a checkpoint, and where they hurt",
     "compare": "export a checkpoint in several formats, test and time each",
     "infer": "run a checkpoint or an exported file on images",
     "serve": "serve an exported file over HTTP, with a page to try it",
