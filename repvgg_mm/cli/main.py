@@ -13,6 +13,7 @@ COMMANDS = {
     "insert-bn": "put batch normalisation in behind deployed convolutions, to train them on",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
     "sensitivity": "measure what each layer of a checkpoint loses in 8 bits",
+    "bits": "compare ways to 8, 6 and 4 bits on a checkpoint, and where they hurt",
     "compare": "export a checkpoint in several formats, test and time each",
     "infer": "run a checkpoint or an exported file on images",
     "serve": "serve an exported file over HTTP, with a page to try it",

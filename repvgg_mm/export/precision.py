@@ -153,7 +153,7 @@ def _steps(found: Recovered) -> str:
     first, *others = found.steps
     taken = [step for step in others if step.taken]
     if not taken:
-        return f"plain calibration is best here: {first.decibels:.1f} dB at the outputs"
+        return f"nothing is better than plain calibration here: {first.decibels:.1f} dB at the outputs"
     names = ", ".join(step.name for step in taken)
     gain = f"{first.decibels:.1f} -> {taken[-1].decibels:.1f} dB at the outputs, by ONNX Runtime on this processor"
     return f"{names}: {gain} ({found.exact:.1f} where no sum saturates)"

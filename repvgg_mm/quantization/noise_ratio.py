@@ -66,6 +66,6 @@ def compare(wanted: Iterable[Mapping[str, Tensor]], got: Iterable[Mapping[str, T
 
 
 def mean_ratio(noises: Iterable[Noise]) -> float:
-    """Return the mean of several tensors' ratios of noise and signal, each with the same weight."""
-    ratios = [noise.ratio for noise in noises]
+    """Return the mean of several tensors' ratios of noise and signal, each with the same weight; not of empty ones."""
+    ratios = [noise.ratio for noise in noises if noise.signal]
     return sum(ratios) / len(ratios) if ratios else 0.0

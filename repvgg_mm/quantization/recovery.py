@@ -13,6 +13,7 @@ from .equalisation import channel_peaks, equalise, find_chains
 from .histogram import Histogram
 from .layers import Layer, weighted_layers
 from .noise_ratio import Noise, compare, mean_ratio
+from .reconstruction import reconstruct
 from .running import network_outputs, run
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps
@@ -165,6 +166,7 @@ class _Search:
             if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, "best"))):
                 base = equal
         few = SomeSamples(self._samples)
+        self._offer("reconstruction", *reconstruct(base, self.model, self.scheme, self._samples, self._roomy))
         self._offer("bias correction", correct_biases(base, self.model, self.scheme, few), self.scheme)
 
     def calibrated(self, graph: onnx.ModelProto, method: Method) -> Scheme:
@@ -180,7 +182,7 @@ class _Search:
     def _offer(self, name: str, model: onnx.ModelProto, scheme: Scheme) -> bool:
         """Try a step; stay with it if the outputs are nearer."""
         noise = self.judge(apply(model, scheme))
-        taken = noise.noise < self._noise.noise
+        taken = not self.steps or noise.noise < self._noise.noise
         self.steps.append(Step(name, noise.decibels, taken))
         if taken:
             self.model, self.scheme, self._noise = model, scheme, noise

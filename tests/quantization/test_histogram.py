@@ -1,9 +1,17 @@
 """Histograms that grow: exact counts, memory that no number of images adds to."""
 
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import onnx
 import pytest
 import torch
+from helpers import image
 
+from repvgg_mm.quantization.calibration import observe_maps
 from repvgg_mm.quantization.calibrators import CALIBRATORS, min_max, mse, percentile
 from repvgg_mm.quantization.grid import fake_quantize, scale_of
 from repvgg_mm.quantization.histogram import BINS, Histogram
@@ -29,10 +37,24 @@ def test_counts_are_exact_however_the_numbers_come() -> None:
     assert gathered(large, small).counts.tolist() == histogram.counts.tolist()
 
 
-def test_memory_does_not_grow() -> None:
+def test_memory_does_not_grow(network: Path) -> None:
+    """Neither a histogram's, nor are two samples ever there at a time beside the one that is being made."""
     torch.manual_seed(0)
     sizes = {gathered(*(torch.randn(50) * 10**k for k in range(n))).counts.nbytes for n in (1, 6)}
     assert sizes == {8 * BINS}
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    counts = []
+
+    class Counted(list[int]):
+        def __iter__(self) -> Iterator[Any]:
+            for seed in super().__iter__():
+                sample = image(1, 3, 32, 48, seed=seed)
+                alive.add(sample)
+                counts.append(len(alive))
+                yield sample
+
+    observe_maps(onnx.load(network), ["images", "logits"], Counted(range(6)))
+    assert len(counts) == 6 and max(counts) <= 2
 
 
 @pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
