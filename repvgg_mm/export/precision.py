@@ -54,7 +54,11 @@ class Precision:
 
     def describe(self) -> dict[str, Any]:
         """Return the same as plain data, for the file's metadata."""
-        about = {"numbers": self.numbers, "calibration_images": self.images, "float32_layers": list(self.float32)}
+        about: dict[str, Any] = {
+            "numbers": self.numbers,
+            "calibration_images": self.images,
+            "float32_layers": list(self.float32),
+        }
         if self.recovered is not None:
             about["steps"] = [asdict(step) for step in self.recovered.steps]
         return about

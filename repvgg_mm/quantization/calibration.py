@@ -92,12 +92,12 @@ def choose_reaches(
     """
     maps = rounded_maps(model, layers)
     ruling = dict.fromkeys(maps.values())
+    chosen: dict[str, tuple[str, float]] = {}
     if method != "best":
         chosen = {name: (method, CALIBRATORS[method](histograms[name], bits)) for name in ruling}
     else:
         offers = {name: {kind: make(histograms[name], bits) for kind, make in CALIBRATORS.items()} for name in ruling}
         errors = _errors(model, layers, offers, SomeSamples(samples), bits)
-        chosen = {}
         for name, ends in offers.items():
             kind = min(ends, key=lambda kind: errors[name, kind])
             chosen[name] = kind, ends[kind]
@@ -118,7 +118,7 @@ def _errors(
     takers = {name: [layer for layer in layers if layer.data == name] for name in offers}
     functions = {layer.node: LayerFunction(model, layer) for layer in layers}
     noises: dict[tuple[str, str], list[Noise]] = {
-        (name, kind): [Noise() for _ in takers[name] or [None]] for name in offers for kind in offers[name]
+        (name, kind): [Noise() for _ in range(max(len(takers[name]), 1))] for name in offers for kind in offers[name]
     }
     for tensors in run(model, [*offers], samples):
         for name, tensor in tensors.items():

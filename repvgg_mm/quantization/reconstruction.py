@@ -7,6 +7,7 @@ Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative
 arXiv:2210.17323. The room for sums of 16 bits (`sums`) is kept, pair by pair.
 """
 
+import math
 from dataclasses import replace
 
 import onnx
@@ -82,23 +83,30 @@ def _covariances(
     most = -(-_POSITIONS // len(samples))
     for tensors in run(model, [*dict.fromkeys(names.values())], samples):
         for layer in layers:
-            size = stored[layer.weight].dims
-            seen = _seen(tensors[names[layer.node]], nodes[layer.node], list(size))
-            if len(seen) and seen.shape[1] <= _MOST:
-                rows = seen[torch.randperm(len(seen), generator=generator)[:most]]
-                found[layer.node] = found.get(layer.node, torch.zeros(())) + (rows.T @ rows).double()
+            size = list(stored[layer.weight].dims)
+            x = tensors[names[layer.node]]
+            if x.numel() and math.prod(size) // size[layer.axis] <= _MOST:
+                seen = _seen(x, nodes[layer.node], size, most, generator)
+                found[layer.node] = found.get(layer.node, torch.zeros(())) + (seen.T @ seen).double()
     return found
 
 
-def _seen(x: Tensor, node: onnx.NodeProto, size: list[int]) -> Tensor:
-    """Return what a layer's products take, one row a position: (positions, taps * input channels)."""
+def _seen(x: Tensor, node: onnx.NodeProto, size: list[int], most: int, generator: torch.Generator) -> Tensor:
+    """Return what a layer's products take at random positions, one row each: (positions, taps * input channels)."""
     if node.op_type == "Gemm":
-        return x
+        return x[torch.randperm(len(x), generator=generator)[:most]]
     attributes = {one.name: list(one.ints) for one in node.attribute}
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    steps, gaps = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     padded = F.pad(x, (left, right, top, bottom))
-    unfolded = F.unfold(padded, size[2:], attributes.get("dilations", [1, 1]), 0, attributes.get("strides", [1, 1]))
-    return unfolded.unflatten(1, (size[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
+    height, width = (
+        (padded.shape[axis + 2] - gaps[axis] * (size[axis + 2] - 1) - 1) // steps[axis] + 1 for axis in (0, 1)
+    )
+    chosen = torch.randperm(len(x) * height * width, generator=generator)[:most]
+    taps = torch.cartesian_prod(torch.arange(size[2]) * gaps[0], torch.arange(size[3]) * gaps[1])
+    rows = (chosen // width % height * steps[0])[:, None] + taps[:, 0]
+    columns = (chosen % width * steps[1])[:, None] + taps[:, 1]
+    return padded[(chosen // (height * width))[:, None], :, rows, columns].flatten(1)
 
 
 def _columns(weight: Tensor, layer: Layer) -> Tensor:

@@ -33,7 +33,8 @@ def test_a_stressed_network_is_set_right_again(network: Path, samples: list[torc
     wanted = logits(model, samples)
     torch.testing.assert_close(logits(stressed, samples), wanted)
     torch.testing.assert_close(logits(equal, samples), logits(stressed, samples), rtol=0, atol=0)
-    assert spread(equal, samples) < 3 < 6 < spread(stressed, samples)
+    unstressed = equalise(model, chains, channel_peaks(model, chains, samples))
+    assert spread(equal, samples) < 1.5 * spread(unstressed, samples) < spread(stressed, samples)
 
 
 def test_channels_that_something_else_takes_stay() -> None:

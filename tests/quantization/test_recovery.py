@@ -66,7 +66,7 @@ def test_other_grids(bits: int, unsigned: bool, network: Path, samples: list[tor
     (values,) = (tensors[name] for tensors in run(found.rounded, [name], samples[:1]))
     levels = values.unique().numel()
     most = 2**bits if unsigned else 2 ** (bits - 1)
-    assert most // 2 < levels <= most
+    assert most // 4 < levels <= most
 
 
 def test_the_input_of_a_network_is_rounded_too(network: Path, samples: list[torch.Tensor]) -> None:
