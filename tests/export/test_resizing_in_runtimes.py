@@ -4,7 +4,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import openvino
 import pytest
 import torch
@@ -49,10 +48,3 @@ def test_a_runtime_resizes_to_the_byte_and_divides_exactly(files: dict[str, str]
     numbers = image.flatten().astype(np.int64) * 2**23 + 1
     np.testing.assert_array_equal(quotient, numbers // len(image))
     np.testing.assert_array_equal(rest, numbers % len(image))
-
-
-def test_the_graph_has_no_float64(files: dict[str, str]) -> None:
-    graph = onnx.shape_inference.infer_shapes(onnx.load(files[".onnx"])).graph
-    kinds = {value.type.tensor_type.elem_type for value in graph.value_info}
-    assert onnx.TensorProto.FLOAT in kinds
-    assert onnx.TensorProto.DOUBLE not in kinds | {one.data_type for one in graph.initializer}
