@@ -174,7 +174,8 @@ _DATASET_TYPES = (
 ).split()
 _DATASET_ARGS: dict[str, Check] = {
     **_args("test_mode filter_cfg indices serialize_data max_refetch ignore_index reduce_zero_label broken times"),
-    **_args("data_root data_prefix split img_subdir ann_subdir img_suffix seg_map_suffix", _path),
+    # A folder for copies of what lies at an address; no address gets through.
+    **_args("data_root data_prefix split img_subdir ann_subdir img_suffix seg_map_suffix cache_dir", _path),
     **_args("ann_file", _annotations),
     **_args("metainfo classes palette", check_names),
     **PIPELINES,
