@@ -155,11 +155,10 @@ def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
     loaded = Loader(trust, resume=False).load(path)
     layout = recognise(find_state_dict(loaded).state_dict)
     if layout not in (None, "repvgg_mm"):
-        flag = "--resume" if resume else "load_from"
         raise CheckpointError(
-            f"{path}: its RepVGG is named as in {layout}, which {flag} can't take: set "
-            f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or rename it with "
-            "tools/convert.py FILE OUT --to repvgg_mm"
+            f"{path}: its RepVGG is named as in {layout}, which {'resuming' if resume else 'load_from'} can't take: set "
+            f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or "
+            "rename it with rename_checkpoint(FILE, 'repvgg_mm')"
         )
     if not resume:
         return

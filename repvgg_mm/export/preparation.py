@@ -79,7 +79,7 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
         "windows": _read_windows(cfg["model"].get("test_cfg") or {}),
     }
     if (given.get("test_cfg") or {}).get("size"):
-        raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: use --raw")
+        raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: export the network alone")
     if "transforms" in dataset:
         return Preparation(**shared, **_read_transforms(dataset["transforms"]))
     if "pipeline" not in dataset:
@@ -106,7 +106,7 @@ def _read_pipeline(steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...] | None
             kept = step.get("keep_ratio", False)
             resize = ("fit", max(width, height), min(width, height)) if kept else ("to", height, width)
         elif kind not in _LOADING:
-            raise ValueError(f"test pipeline: {dict(step)!r} can't be exported: use --raw")
+            raise ValueError(f"test pipeline: {dict(step)!r} can't be exported: export the network alone")
     return resize
 
 
@@ -120,7 +120,7 @@ def _read_transforms(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif kind == "CenterCrop" and "crop" not in found:
             found["crop"] = pair
         else:
-            raise ValueError(f"test transforms: {dict(step)!r} can't be exported: use --raw")
+            raise ValueError(f"test transforms: {dict(step)!r} can't be exported: export the network alone")
     return found
 
 

@@ -132,7 +132,7 @@ def test_two_processes(digits: Path, tmp_path: Path) -> None:
         (["train", SEG, "--cfg-options", "data_root=/nowhere"], "/nowhere"),
         (["train", CLS, "--cfg-options", "data_root=/nowhere"], "image folder /nowhere/train does not exist"),
         (["train", SEG, "--cfg-options", "model.backbone.init_cfg.checkpoint=no.pth"], "checkpoint file: no.pth"),
-        (["train", SEG, "--launcher", "slurm"], "--launcher slurm needs GPUs"),
+        (["train", SEG, "--launcher", "slurm"], "launcher='slurm' needs GPUs"),
         (["train", SEG, "--cfg-options", "optim_wrapper.type=AmpOptimWrapper"], "'AmpOptimWrapper' needs a GPU"),
         (["train", SEG, "--amp", "--cfg-options", "optim_wrapper.dtype=float16"], "dtype='float16' needs a GPU"),
         (["test", SEG, "nope.pth"], "no such checkpoint file: nope.pth"),
