@@ -13,6 +13,7 @@ import repvgg_mm
 PACKAGE = Path(repvgg_mm.__file__).parent
 SPEAKS_OF_FLAGS = ("cli", "demo", "doctor")  # what a user types; the demo types it for them
 
+
 def python(script: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 

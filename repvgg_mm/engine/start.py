@@ -155,8 +155,9 @@ def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
     loaded = Loader(trust, resume=False).load(path)
     layout = recognise(find_state_dict(loaded).state_dict)
     if layout not in (None, "repvgg_mm"):
+        taker = "resuming" if resume else "load_from"
         raise CheckpointError(
-            f"{path}: its RepVGG is named as in {layout}, which {'resuming' if resume else 'load_from'} can't take: set "
+            f"{path}: its RepVGG is named as in {layout}, which {taker} can't take: set "
             f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or "
             "rename it with rename_checkpoint(FILE, 'repvgg_mm')"
         )

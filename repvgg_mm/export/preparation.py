@@ -79,7 +79,9 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
         "windows": _read_windows(cfg["model"].get("test_cfg") or {}),
     }
     if (given.get("test_cfg") or {}).get("size"):
-        raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: export the network alone")
+        raise ValueError(
+            f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: export the network alone"
+        )
     if "transforms" in dataset:
         return Preparation(**shared, **_read_transforms(dataset["transforms"]))
     if "pipeline" not in dataset:
