@@ -82,9 +82,3 @@ def test_errors_of_the_library_speak_of_no_flags() -> None:
             texts = [node.value for node in ast.walk(raised) if isinstance(node, ast.Constant)]
             found += [f"{path.name}: {text}" for text in texts if re.search(r"(?<![\w-])--[a-z]", str(text))]
     assert found == []
-
-
-def test_no_two_rooms_have_files_of_one_name() -> None:
-    """But for ``cli``, whose files are named as their commands."""
-    names = [path.name for path in PACKAGE.rglob("*.py") if path.parent.name != "cli" and path.name != "__init__.py"]
-    assert sorted(names) == sorted(set(names))
