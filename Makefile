@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: install demo demo-detection test test-openmmlab test-lowest test-peers trust lint types clean
+.PHONY: install demo demo-detection test test-openmmlab test-lowest test-peers trust coverage lint types clean
 
 install: $(READY)
 
@@ -64,6 +64,11 @@ ZCLS := zcls==0.15.2
 test-peers: .peers/.ready
 	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k 'mmpretrain or zcls'
 
+# Every line of the algebra, of reading files and of converting; what is left out stands in pyproject.toml, with its reason.
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest tests/reparam tests/checkpoint tests/convert
+	$(VENV)/bin/coverage report
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -73,4 +78,4 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .venv-lowest .openmmlab .peers work_dirs/demo work_dirs/demo_detection
+	rm -rf $(VENV) .venv-lowest .openmmlab .peers .coverage work_dirs/demo work_dirs/demo_detection

@@ -13,6 +13,15 @@ os.environ["CI"] = "true"  # OpenVINO and nncf send usage data, but not from a C
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _configs_are_formatted_once() -> Iterator[None]:
+    from format_once import format_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yapf.yapflib.yapf_api.FormatCode", format_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small digits data set."""
@@ -26,7 +35,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def graphs_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let the exporter remember its graphs, for the tests that export."""
-    from graphs_once import remembering
+    from graphs_once import read_operators_once, remembering
 
     from repvgg_mm.export import writers
 
@@ -34,6 +43,7 @@ def graphs_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writers, "make_graph", remembering(writers.make_graph, folder))
+        read_operators_once(patch)
         yield
 
 

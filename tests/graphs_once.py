@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 import torch
 from filelock import FileLock
 
@@ -52,3 +53,12 @@ def remembering(make: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         return onnx.load(path)
 
     return made
+
+
+def read_operators_once(patch: pytest.MonkeyPatch) -> None:
+    """Keep the table of operators, which the exporter makes anew for each graph: a third of its time for a small one."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # a torch that has it elsewhere takes its time
+        return
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
