@@ -56,7 +56,7 @@ def remembering(make: Callable[..., Any], folder: Path) -> Callable[..., Any]:
 
 
 def read_operators_once(patch: pytest.MonkeyPatch) -> None:
-    """Keep the table of operators, which the exporter makes anew for each graph: a third of its time for a small one."""
+    """Keep the table of operators, which the exporter makes anew for each graph: up to a third of its time."""
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
     except ImportError:  # a torch that has it elsewhere takes its time
