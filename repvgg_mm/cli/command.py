@@ -23,8 +23,8 @@ _FLAGS = {  # what the library calls otherwise than the command lines
     "force=True": "--force",
     "resume=True": "--resume",
     "another out_dir": "another --out-dir",
-    "export the network alone": "export the network alone, with --raw",
     "with rename_checkpoint(FILE, 'repvgg_mm')": "with tools/convert.py FILE OUT --to repvgg_mm",
+    "export the network alone": "export the network alone with --raw",
 }
 
 
