@@ -20,6 +20,10 @@ DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 TRACEBACK = "--traceback"  # of every command: show where an error came up
 _FLAGS = {  # what the library calls otherwise than the command lines
     "trust=True": "--trust-checkpoint",
+    "force=True": "--force",
+    "resume=True": "--resume",
+    "another out_dir": "another --out-dir",
+    "with rename_checkpoint(FILE, 'repvgg_mm')": "with tools/convert.py FILE OUT --to repvgg_mm",
     "export the network alone": "export the network alone with --raw",
 }
 
@@ -92,10 +96,22 @@ def run(main: Callable[[], int]) -> None:
             raise
         if show:
             traceback.print_exception(error)
-        for name, flag in _FLAGS.items():
-            line = line.replace(name, flag)
-        say_once(f"error: {line}")
+        say_once(in_flags(f"error: {line}"))
     sys.exit(BAD_INPUT)
+
+
+def in_flags(line: str) -> str:
+    """Write a message of the library in terms of the command lines.
+
+    Args:
+        line: the message.
+
+    Returns:
+        The same, with the names of flags.
+    """
+    for name, flag in _FLAGS.items():
+        line = line.replace(name, flag)
+    return line
 
 
 def _refusal(error: Exception) -> str | None:

@@ -61,7 +61,7 @@ class Exported:
         if any(side not in (None, given) for side, given in zip(self.shape[1:], images.shape[1:], strict=True)):
             raise CheckpointError(
                 f"{self.path} takes images of {_by(self.shape[1:])}, not {_by(images.shape[1:])}: "
-                "export it with the --size of the data, or resize the data with --cfg-options"
+                "export it for the size of the data, or resize the data in the config"
             )
         missing = -len(images) % batch if self.shape[0] else 0  # the last batch is filled up
         filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images

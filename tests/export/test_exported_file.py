@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from command_lines import CLS, SEG, metrics, tool
+from command_lines import CLS, SEG, here, metrics, tool
 from export_models import DET, SIZES, data_of, save
 from helpers import image, randomize_bn
 
@@ -145,7 +145,7 @@ class TestCommandLines:
         ],
     )
     def test_bad_export(self, arguments: list[Any], message: str, digits: Path) -> None:
-        done = tool("export", *arguments, digits=digits)
+        done = here("export", *arguments, digits=digits)
         assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
 
     def test_bad_test(self, checkpoints: dict[str, str], digits: Path, tmp_path: Path) -> None:
@@ -163,5 +163,5 @@ class TestCommandLines:
                 "takes images of 3 x 64 x 96, not 3 x 64 x 64",
             ),
         ):
-            done = tool("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
+            done = here("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
             assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr
