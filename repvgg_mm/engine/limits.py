@@ -3,8 +3,8 @@
 mmengine's own loader unpickles every checkpoint that it is given, whoever asks: ``load_from``, ``--resume``,
 ``init_cfg=dict(type='Pretrained')`` of any module, a distillation model's teacher. `safe_loading` puts ours in its
 place. `limits` adds, for a config that came inside a file, that nothing is built by any name that is not registered by
-OpenMMLab or us, and that nothing loads a checkpoint, a pickle, YAML or code from a hub, or reads a pipe or a device, at all. The allow-list of the
-stored config has no such thing on it: this is the second wall.
+OpenMMLab or us, and that nothing loads a checkpoint, a pickle, YAML or code from a hub, or reads a pipe or a device, at
+all. The allow-list of the stored config has no such thing on it: this is the second wall.
 
 Both change mmengine's tables for the whole process until they are left; they may be nested, but not left by one thread
 while another is inside.

@@ -1,7 +1,7 @@
 """How large a model may be that a file describes: about as large as the file.
 
-A few letters of a stored config could ask for terabytes, or for a million blocks. A file that fills a model holds a byte
-at least for each of its numbers, and some hundred for each tensor, so more than that is refused while it is built:
+A few letters of a stored config could ask for terabytes, or for a million blocks. A file that fills a model holds at
+least a byte for each of its numbers, and some hundred for each tensor, so more than that is refused while it is built:
 torch reports each tensor when it becomes part of a module, before its memory is touched.
 """
 
@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from ..checkpoint.errors import CheckpointError
 
