@@ -182,16 +182,13 @@ def _args(names: str, check: Check = _plain) -> dict[str, Check]:
     return dict.fromkeys(names.split(), check)
 
 
-_SIZES = "scale size size_divisor crop_size min_size max_size width height"
-_TRANSFORM_ARGS = (
-    _args(_SIZES, _size)
-    | _args("scale_factor", _factor)
-    | _args(
-        "keep_ratio clip_object_border backend interpolation pad_to_square pad_val padding_mode mean std to_rgb with_bbox "
-        "with_label with_mask with_seg poly2mask box_type reduce_zero_label imdecode_backend to_float32 color_type "
-        "ignore_empty meta_keys antialias inplace fill num_output_channels min_value max_value"
-    )
-)
+_TRANSFORM_ARGS = {
+    **_args("scale size size_divisor crop_size min_size max_size width height", _size),
+    **_args("scale_factor", _factor),
+    **_args("keep_ratio clip_object_border backend interpolation pad_to_square pad_val padding_mode mean std to_rgb"),
+    **_args("with_bbox with_label with_mask with_seg poly2mask box_type reduce_zero_label imdecode_backend antialias"),
+    **_args("to_float32 color_type ignore_empty meta_keys inplace fill num_output_channels min_value max_value"),
+}
 TRANSFORM = Kind(
     "LoadImageFromFile LoadAnnotations LoadPanopticAnnotations Resize FixScaleResize FixShapeResize ResizeToMultiple "
     "ResizeShortestEdge CenterCrop Pad Normalize Rerange RGB2Gray PackSegInputs PackDetInputs SeedTransforms".split(),

@@ -54,12 +54,13 @@ def build_exported_runner(
         raise FileNotFoundError(
             f"{error}: the file does not say where its data lie: set data_root, or give the config"
         ) from error
+    network: Model | Exported = Model(path) if is_complete(session) else Exported(session)
     try:
-        if is_complete(session):
-            answer_by(runner.model, Model(path))
+        if isinstance(network, Model):
+            answer_by(runner.model, network)
         else:
-            exported, device = Exported(session), next(runner.model.parameters()).device
-            take_place(runner.model, exported, fixed_input(exported.example).to(device))
+            device = next(runner.model.parameters()).device
+            take_place(runner.model, network, fixed_input(network.example).to(device))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
     check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, path)
