@@ -12,6 +12,7 @@ import repvgg_mm  # noqa: F401
 from repvgg_mm.checkpoint import (
     CheckpointError,
     find_config_text,
+    find_dataset_meta,
     parse_config,
     render_config,
     set_deploy,
