@@ -26,6 +26,7 @@ _TYPE = re.compile(rf"(?:(?:{'|'.join(SCOPES)})\.)?([A-Za-z_]\w*)")
 # mmcv and mmdet evaluate some string arguments (nms `type`, `warp_mode`) and load some files while they build.
 _NAME = re.compile(r"(?!.*\.[A-Za-z_])[\w .,+-]*")
 _MAP_SIZES = ("size", "crop_size", "stride", "size_divisor", "pad_size_divisor")  # anywhere in a model
+_ADDRESS = re.compile(r"^[A-Za-z][\w+.-]+:|://")  # the start alone, too: paths are put together of several values
 _WEIGHT_KEYS = ("init_cfg", "pretrained")  # for init_weights() alone, which is never called: taken out
 _MOST_PIXELS, _LONGEST_SIDE = 2**24, 2**14  # of an image or a map: 4096 x 4096, 1024 x 16384
 _LARGEST_FACTOR, _LARGEST_BATCH, _LARGEST_COUNT = 8, 1024, 2**24
@@ -139,7 +140,7 @@ def _path(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             _path(item, f"{where}.{key}")
-    elif value is not None and not (isinstance(value, str) and value.isprintable() and "://" not in value):
+    elif value is not None and not (isinstance(value, str) and value.isprintable() and not _ADDRESS.search(value)):
         raise refusal(where, value, "is not a path")
 
 

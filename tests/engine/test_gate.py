@@ -86,6 +86,11 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "proposals in a pickle": (f"{DATA}.proposal_file", "{folder}/annotations.pkl"),
     "names in a pickle": (f"{DATA}.metainfo", {"classes": "{folder}/annotations.pkl"}),
     "data from an address": (f"{DATA}.data_root", "http://127.0.0.1:9/data"),
+    "data from an address in two parts": (
+        DATA,
+        {"type": "ImageShards", "data_root": "https:", "split": "/127.0.0.1:9/x", "transforms": [], "cache_dir": "c"},
+    ),
+    "data from a command": (f"{DATA}.data_root", "pipe:touch RAN"),
     "a storage of one's own": (f"{DATA}.backend_args", {"backend": "petrel", "conf_path": "{folder}/x"}),
     "another scope for the data": (f"{DATA}._scope_", "evil"),
     "a function as a sampler": ("test_dataloader.sampler", "CALL"),
