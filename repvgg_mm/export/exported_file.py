@@ -37,7 +37,7 @@ class Exported:
                 f"{self.path} takes {_by(session.shape)}: only 4 numbers, (N, 3, H, W), can be run here"
             )
         self.shape = session.shape
-        self._most: int = self.about.get("input", {}).get("batch", [1, 1])[1]
+        self._most = _most_images(self.path, self.about)
 
     @property
     def example(self) -> tuple[int, int, int, int]:
@@ -88,6 +88,16 @@ def open_exported(path: str) -> Exported:
         return Exported(open_session(path))
     except FileError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _most_images(path: str, about: dict[str, Any]) -> int:
+    """Take out of what a file says, which anybody may have written, how many images it takes at a time."""
+    match about.get("input"):
+        case None:
+            return 1
+        case {"batch": [int(), int(most)]} if 0 < most < 2**31:
+            return most
+    raise CheckpointError(f"{path} is damaged: its entry 'input' names no least and most images; export it again")
 
 
 def _by(shape: Sequence[int | None]) -> str:
