@@ -164,7 +164,8 @@ TORCHVISION_TRANSFORM = Kind("Resize CenterCrop Pad Grayscale RGB Normalize ToIm
 PIPELINES = {"pipeline": _list_of(TRANSFORM), "transforms": _list_of(TORCHVISION_TRANSFORM)}
 
 _DATASET_TYPES = (
-    "ImageFolder BaseSegDataset ADE20KDataset BDD100KDataset ChaseDB1Dataset CityscapesDataset COCOStuffDataset "
+    "ImageFolder ImageShards "
+    "BaseSegDataset ADE20KDataset BDD100KDataset ChaseDB1Dataset CityscapesDataset COCOStuffDataset "
     "DarkZurichDataset DRIVEDataset HRFDataset iSAIDDataset ISPRSDataset LIPDataset LoveDADataset MapillaryDataset_v1 "
     "MapillaryDataset_v2 NightDrivingDataset PascalContextDataset PascalContextDataset59 PascalVOCDataset "
     "PotsdamDataset REFUGEDataset STAREDataset SynapseDataset BaseDetDataset CocoDataset DeepFashionDataset "
@@ -173,7 +174,8 @@ _DATASET_TYPES = (
 ).split()
 _DATASET_ARGS: dict[str, Check] = {
     **_args("test_mode filter_cfg indices serialize_data max_refetch ignore_index reduce_zero_label broken times"),
-    **_args("data_root data_prefix split img_subdir ann_subdir img_suffix seg_map_suffix", _path),
+    # A folder for copies of what lies at an address; no address gets through.
+    **_args("data_root data_prefix split img_subdir ann_subdir img_suffix seg_map_suffix cache_dir", _path),
     **_args("ann_file", _annotations),
     **_args("metainfo classes palette", check_names),
     **PIPELINES,

@@ -18,7 +18,10 @@ from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 TRACEBACK = "--traceback"  # of every command: show where an error came up
-_FLAGS = {"trust=True": "--trust-checkpoint"}  # what the library calls otherwise than the command lines
+_FLAGS = {  # what the library calls otherwise than the command lines
+    "trust=True": "--trust-checkpoint",
+    "export the network alone": "export the network alone with --raw",
+}
 
 
 class InputError(Exception):

@@ -46,6 +46,7 @@ PACKAGES = (
     Package("onnxscript", ("onnxscript",)),
     Package("onnxruntime", ("onnxruntime",)),
     Package("openvino", ("openvino",)),
+    Package("webdataset", ("webdataset",)),
 )
 
 
