@@ -8,7 +8,7 @@ from made_once import made_once
 
 from repvgg_mm.data.digits import make_digits
 
-os.environ["CI"] = "true"  # OpenVINO and nncf send usage data, but not from a CI
+os.environ["CI"] = "true"  # OpenVINO sends usage data, but not from a CI
 ROOT = Path(__file__).parents[1]
 
 

@@ -184,6 +184,6 @@ class TestBadInput:
     def test_missing_package(
         self, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "nncf" else object())
+        monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "onnxruntime" else object())
         message = self.refused(tmp_path, checkpoints[CLS], "out.xml", int8=4)
-        assert "needs nncf: pip install 'repvgg_mm[deploy]'" in message
+        assert "needs onnxruntime: pip install 'repvgg_mm[deploy]'" in message
