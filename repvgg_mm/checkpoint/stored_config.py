@@ -13,8 +13,10 @@ import math
 import pprint
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
+from ..archs import resolve_arch
 from .errors import CheckpointError
 
 _BACKBONES = ("RepVGG", "RepVGGplus")
@@ -195,6 +197,25 @@ def set_deploy(cfg: dict[str, Any]) -> int:
     for _, part in _walk(cfg, ()):
         if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
             part["deploy"] = True
+            part.pop("init_cfg", None)
+            count += 1
+    return count
+
+
+def set_conv_bn(cfg: dict[str, Any]) -> int:
+    """Turn every RepVGG backbone of a config, in place, into one of deployed blocks with batch normalisation put in.
+
+    Args:
+        cfg: As from `parse_config`.
+
+    Returns:
+        How many backbones there are.
+    """
+    count = 0
+    for _, part in _walk(cfg, ()):
+        if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
+            part["arch"] = asdict(resolve_arch(part["arch"]).of_kind(conv_bn=True))
+            part.pop("deploy", None)
             part.pop("init_cfg", None)
             count += 1
     return count

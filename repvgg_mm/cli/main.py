@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a classifier, segmentor or detector by its config",
     "test": "test a checkpoint or an exported file with the metrics of its config",
     "convert": "convert the RepVGG blocks of a checkpoint into plain 3x3 convolutions, and prove it",
+    "insert-bn": "put batch normalisation in behind deployed convolutions, to train them on",
     "export": "write a checkpoint for ONNX Runtime, TensorRT or OpenVINO, and compare",
     "sensitivity": "measure what each layer of a checkpoint loses in 8 bits",
     "bits": "compare ways to 8, 6 and 4 bits on a checkpoint, and where they hurt",

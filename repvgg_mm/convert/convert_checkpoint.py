@@ -30,8 +30,9 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.published import find_file
+from ..checkpoint.rounded import without_reaches
 from ..files import move_into_place, workplace
-from ..reparam.block_tensors import block_prefixes
+from ..reparam.block_names import block_prefixes
 from ..reparam.convert import convert_state_dict, nothing_to_convert
 from ..reparam.difference import FLOAT_TOLERANCE, TOLERANCE, Difference
 from .block_proof import BlockProof, prove_blocks
@@ -122,24 +123,26 @@ def convert_checkpoint(
         from .model_pair import pair_from_arch  # imports OpenMMLab: only where a model is built
 
         pair = pair_from_arch(arch, eps)
-    conversion = _convert(path, weights, eps, notes)
+    conversion = _convert(path, weights, eps, pair.identities(weights) if pair else {}, notes)
     conversion.source = file
     converted = conversion.content
     if found.wrapper is not None or config is not None:
         conversion.content = _wrap(loaded, converted, cfg, notes)
     if pair:
-        conversion.difference = pair.compare(weights, converted, path)
+        conversion.difference = pair.compare(without_reaches(weights), without_reaches(converted), path)
     return conversion
 
 
-def _convert(path: str, weights: Mapping[str, Tensor], eps: float, notes: list[str]) -> Conversion:
+def _convert(
+    path: str, weights: Mapping[str, Tensor], eps: float, identities: Mapping[str, bool], notes: list[str]
+) -> Conversion:
     """Convert a state dict and prove each block."""
     prefixes = block_prefixes(weights)
     try:
-        converted = convert_state_dict(weights, eps)
+        converted = convert_state_dict(weights, eps, identities)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    proofs = prove_blocks(weights, converted, prefixes, eps)
+    proofs = prove_blocks(weights, converted, prefixes, eps, identities)
     # Copied (tied ones once), so that no tensor is a view of the mapped file, which lives as long as its last view.
     untouched = deepcopy({key: tensor for key, tensor in weights.items() if key in converted})
     converted.update(untouched)

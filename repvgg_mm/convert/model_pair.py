@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..checkpoint import set_deploy, take_parts
+from ..checkpoint.architecture import backbone_prefix
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import fill_backbone, load_weights
 from ..engine.gate import build_model
@@ -50,6 +51,19 @@ class ModelPair:
                 f"the model's RepVGG blocks have the eps {sorted(found)}: exactly one value can be converted"
             )
         return found.pop()
+
+    def identities(self, weights: Mapping[str, Tensor]) -> dict[str, bool]:
+        """Tell which blocks have an identity branch; a QARepVGG block's weights may not.
+
+        Args:
+            weights: state dict in training form.
+
+        Returns:
+            Prefix of each block -> whether it has one.
+        """
+        before = backbone_prefix(weights) if self.backbone_only else ""
+        blocks = {name: block for name, block in self.train.named_modules() if isinstance(block, RepVGGBlock)}
+        return {f"{before}{name}.": block.has_identity for name, block in blocks.items()}
 
     def compare(self, weights: Mapping[str, Tensor], converted: Mapping[str, Tensor], source: str) -> Difference:
         """Fill both forms and compare their outputs on the fixed input.

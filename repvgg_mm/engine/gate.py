@@ -30,6 +30,7 @@ from ..checkpoint import (
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
 from ..checkpoint.published import find_file
+from ..checkpoint.rounded import trained_layers
 from ..reparam.convert import is_deployed
 from .config import apply_options, load_config
 from .limits import limits
@@ -81,7 +82,7 @@ class Opened:
         return limited
 
     def fill(self, model: nn.Module) -> None:
-        """Load the weights, all of them or none.
+        """Load the weights, all of them or none; what was trained with rounded numbers computes with them.
 
         Args:
             model: Built from the config.
@@ -89,6 +90,11 @@ class Opened:
         Raises:
             CheckpointError: If they don't fit.
         """
+        names = trained_layers(self.weights)
+        if names:
+            from ..quantization.fake_layers import round_layers  # imports mmcv
+
+            round_layers(model, names)
         load_weights(model, self.weights, self.path)
 
     def build(self) -> nn.Module:

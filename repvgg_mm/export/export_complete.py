@@ -14,9 +14,11 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 from torch import nn
 
+from ..checkpoint.rounded import trained_layers
 from ..engine.gate import open_model
 from ..files import workplace
 from ..inference.predictors import Predictor, build_predictor
+from ..quantization.fake_layers import rounded_layers, unround
 from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import by_branches
@@ -31,6 +33,7 @@ from .original_images import OriginalImages
 from .precision import Bits, Precision, numbers_of, write_as
 from .preparation import read_preparation
 from .tensorrt_engine import build_engine
+from .trained import refuse_other_numbers, write_as_trained
 from .writers import describe_again
 
 _PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
@@ -98,18 +101,23 @@ def export_complete(
         wanted = [predictor.answer(image) for image in shown]
     looks = int8 > 0 or (half and not images)
     opened = open_model(checkpoint, config, ["pipeline", "calibration"] if looks else ["pipeline"], trust)
+    refuse_other_numbers(len(trained_layers(opened.weights)), numbers != "float32", checkpoint)
     about = describe(opened, config or checkpoint) | _about(predictor)
     with opened.limits(), workplace(target) as folder:
         model = opened.build().eval()
         samples: Samples = _training_images(opened.cfg, int8) if looks else shown if half else []
+        reaches = unround(model) if rounded_layers(model) else {}
         complete, whole = write_whole(opened.cfg, model, folder, scores)
         about |= {"preparation": read_preparation(opened.cfg).describe()}
         about |= {"decoding": describe_decoding(model, kind_of(model))}
         made = folder / ("proven.onnx" if target.suffix == ENGINE else target.name)
-        precision = write_as(whole, numbers, samples, len(samples), about, made, bits)
+        if reaches:
+            precision = write_as_trained(whole, reaches, about, made)
+        else:
+            precision = write_as(whole, numbers, samples, len(samples), about, made, bits)
         agreement = reduce(or_, map(compare_answers, wanted, map(Model(str(made)), shown)))
         describe_again(made, {"difference": asdict(agreement) | {"images": len(shown)}})
-        good = agreement.holds or numbers != "float32"
+        good = agreement.holds or precision.numbers != "float32"
         files = _put(made, target) if good else []
     return CompleteExport(files, complete.names, agreement, len(shown), precision)
 

@@ -40,7 +40,7 @@ class Precision:
 
     Attributes:
         numbers: of the network; what stands before and behind it is float32.
-        images: how many were looked at for the ranges of its feature maps.
+        images: how many were looked at for the ranges of its feature maps; 0 for those that it was trained with.
         float32: layers that stay in float32.
         reason: why they do; empty if there are none.
         recovered: how 8 bits were chosen.
@@ -67,6 +67,8 @@ class Precision:
         """Say it on one line."""
         if self.numbers == "float32":
             return self.numbers
+        if not self.images:
+            return "8 bits, as trained"
         kind = "8 bits, calibrated with" if self.numbers == "int8" else "float16, ranges checked on"
         said = f"{kind} {self.images} images" + (f"; {self.reason}" if self.reason else "")
         return said + (f"; {_steps(self.recovered)}" if self.recovered and self.recovered.steps else "")
