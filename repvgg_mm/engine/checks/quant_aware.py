@@ -48,8 +48,8 @@ def check_weights(cfg: Config, weights: Iterable[str], path: str) -> None:
     if not _asked_for(cfg):
         if rounded:
             raise CheckpointError(
-                f"{path} was trained with rounded numbers: go on with resume=True and custom_hooks=[dict(type="
-                f"'{_HOOK}')]"
+                f"{path} was trained with rounded numbers: "
+                f"go on with custom_hooks=[dict(type='{_HOOK}')] and resume=True"
             )
         return
     if rounded and not resume:
