@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Both in true float32, so that the efficiency compares like with like.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     machine = describe_machine(device) | {"batch": args.batch, "side": args.side, "repeats": args.repeats}
-    with redirect_stdout(sys.stderr):  # nncf shows its own progress
+    with redirect_stdout(sys.stderr):
         results, curves = measure(args, device)
     print(" ".join(f"{key}={value}" for key, value in machine.items()))
     print(results_table(results))

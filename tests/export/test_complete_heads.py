@@ -26,7 +26,7 @@ def test_a_head_answers_as_its_checkpoint(name: str, tmp_path: Path) -> None:
     assert onnx.TensorProto.DOUBLE not in kinds_of_numbers(model)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "plain.onnx")
-    write_openvino(tmp_path / "plain.onnx", [], {}, tmp_path / "small.xml")
+    write_openvino(tmp_path / "plain.onnx", {}, tmp_path / "small.xml")
     predictor = build_predictor(None, saved)
     image = np.random.default_rng(0).integers(0, 256, (110, 187, 3), dtype=np.uint8)
     wanted = predictor.answer(image)
