@@ -21,7 +21,7 @@ _ATSS = {
 }
 _SOFTMAX = {"loss_cls": {"_delete_": True, "type": "CrossEntropyLoss", "use_sigmoid": False}}
 _SEES = {"in_channels": 64, "in_index": 3, "channels": 8, "num_classes": 5}
-_STAGES = [{"type": "FCNHead", **_SEES, "num_convs": 1}, {"type": "OCRHead", **_SEES, "ocr_channels": 8}]
+_STAGES = [{"type": "mmseg.FCNHead", **_SEES, "num_convs": 1}, {"type": "mmseg.OCRHead", **_SEES, "ocr_channels": 8}]
 ALONE = "export the network alone"
 
 
