@@ -26,7 +26,7 @@ def compiled_inference(arch: str, setting: Setting) -> list[Result]:
     try:
         works["torch.compile"]()
     except Exception as error:  # whatever its backend raises
-        raise ValueError(f"--compile: torch.compile does not work here: {error}") from error
+        raise ValueError(f"torch.compile does not work here: {error}") from error
     seconds = Spread.of([time.perf_counter() - start])
     times = time_in_turn(works, setting.repeats, setting.device)
     results = compare("compiled inference", arch, times, "repvgg_mm")

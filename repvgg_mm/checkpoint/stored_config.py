@@ -51,10 +51,22 @@ def find_dataset_meta(checkpoint: object) -> dict[str, Any]:
 
     Returns:
         Name -> value; empty when there is nothing.
+
+    Raises:
+        CheckpointError: If the names of the classes are no names.
     """
     meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
     found = meta.get("dataset_meta") if isinstance(meta, dict) else None
-    return found if isinstance(found, dict) else {}
+    found = found if isinstance(found, dict) else {}
+    classes = found.get("classes")
+    if classes is not None and not (isinstance(classes, list | tuple) and all(map(_is_name, classes))):
+        raise CheckpointError(f"dataset_meta.classes={classes!r:.80} in the file are no printable names")
+    return found
+
+
+def _is_name(value: object) -> bool:
+    """Take any letters, but nothing that a terminal would obey."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def parse_config(text: str) -> dict[str, Any]:

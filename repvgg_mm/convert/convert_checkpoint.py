@@ -116,7 +116,7 @@ def convert_checkpoint(
     if not block_prefixes(weights):
         raise CheckpointError(f"{path}: {nothing_to_convert(weights)}")
     cfg = _read_config({} if peer in PEERS else loaded, config, notes)
-    pair = None if cfg is None or arch is not None else _build_pair(cfg, config is not None, notes)
+    pair = None if cfg is None or arch is not None else _build_pair(cfg, None if config is not None else file, notes)
     eps, note = choose_eps(eps, pair.eps if pair else None, weights, cfg)
     notes += [note] if note else []
     if arch is not None:
@@ -265,14 +265,14 @@ def _read_config(loaded: object, config: str | None, notes: list[str]) -> dict[s
         return None
 
 
-def _build_pair(cfg: dict[str, Any], trusted: bool, notes: list[str]) -> Any:
+def _build_pair(cfg: dict[str, Any], stored_in: str | None, notes: list[str]) -> Any:
     """Build both forms; with a stored config that can't be built there is no whole model, one given is an error."""
     from .model_pair import pair_from_config  # imports OpenMMLab: only where a model is built
 
     try:
-        return pair_from_config(cfg, trusted)
+        return pair_from_config(cfg, stored_in)
     except (CheckpointError, KeyError, ImportError) as error:
-        if trusted:
+        if stored_in is None:
             raise
         notes.append(f"blocks are compared, not the whole model: the config inside can't be built here ({error})")
         return None

@@ -160,11 +160,11 @@ def _check_checkpoint(cfg: Config, path: str, trust: bool) -> None:
     check_weights(cfg, weights, path)
     layout = recognise(weights)
     if layout not in (None, "repvgg_mm"):
-        flag = "--resume" if resume else "load_from"
+        taker = "resuming" if resume else "load_from"
         raise CheckpointError(
-            f"{path}: its RepVGG is named as in {layout}, which {flag} can't take: set "
-            f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or rename it with "
-            "tools/convert.py FILE OUT --to repvgg_mm"
+            f"{path}: its RepVGG is named as in {layout}, which {taker} can't take: set "
+            f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or "
+            "rename it with rename_checkpoint(FILE, 'repvgg_mm')"
         )
     if not resume:
         return

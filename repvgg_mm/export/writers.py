@@ -65,6 +65,18 @@ def write_module(
         ValueError: if there is an operation that can't be exported.
     """
     import onnx
+
+    onnx.save(make_graph(module, inputs, free, input_names, output_names), path)
+
+
+def make_graph(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    free: tuple[Any, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> Any:
+    """Return what `write_module` writes: an ``onnx.ModelProto``."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     try:
@@ -83,7 +95,7 @@ def write_module(
         raise ValueError(" ".join(str(error).split())[:300]) from error
     assert made is not None
     ClearMetadataAndDocStringPass()(made.model)  # stack traces, which name the folders of this machine
-    onnx.save(made.model_proto, path)
+    return made.model_proto
 
 
 def describe_onnx(path: Path, about: Mapping[str, Any]) -> None:

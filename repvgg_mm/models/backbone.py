@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..archs import Arch, resolve_arch
 from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.convert import switch_to_deploy
+from ..reparam.fast_path import functions_are_transformed
 
 _NUM_STAGES = 4
 
@@ -150,7 +151,8 @@ class RepVGG(BaseModule):
             Name -> feature map, in the order of the network.
         """
         outputs = {}
-        x = x.contiguous(memory_format=torch.channels_last)  # faster, and so is all that follows
+        if not functions_are_transformed():
+            x = x.contiguous(memory_format=torch.channels_last)  # faster, and so is all that follows
         for name, part in self.parts().items():
             x = part(x)
             if name in names:

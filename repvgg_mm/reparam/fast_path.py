@@ -108,6 +108,11 @@ def operators_are_watched(x: Tensor) -> bool:
     )
 
 
+def functions_are_transformed() -> bool:
+    """Tell whether torch.func (grad, jvp, vmap) runs; inside ``vmap`` a tensor can't say how it lies in memory."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def runs_as_built(module: Any, kind: type) -> bool:
     """Tell whether calling a module does what its class does, and nothing else.
 
