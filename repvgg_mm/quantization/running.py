@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from .layers import DECODING, NETWORK, Layer
+from .layers import DECODING, NETWORK, Layer, taken_by
 from .samples import Samples
 
 
@@ -30,7 +30,7 @@ def cut(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting.extend(_taken(makers[name]) if name in makers else ())
+            waiting.extend(taken_by(makers[name]) if name in makers else ())
     small = onnx.ModelProto()
     small.CopyFrom(model)
     graph = small.graph
@@ -45,14 +45,6 @@ def cut(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
         del parts[:]
         parts.extend(copies)
     return small
-
-
-def _taken(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names of what a node takes, and what the graphs inside it take from around them."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from _taken(inner)
 
 
 def open_graph(model: onnx.ModelProto, exact: bool = True) -> onnxruntime.InferenceSession:

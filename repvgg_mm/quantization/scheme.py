@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from .grid import channel_reach, quantize, scale_of, top
-from .layers import DECODING, NETWORK, Layer, weights
+from .layers import DECODING, NETWORK, Layer, taken_by, weights
 
 ROUNDED, FLOAT = "/rounded", "/float"
 
@@ -70,7 +70,7 @@ def _takers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto | None]]:
     """Return the nodes that take each tensor; None stands for whoever takes an output of the graph."""
     takers: dict[str, list[onnx.NodeProto | None]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in taken_by(node):
             takers.setdefault(name, []).append(node)
     for output in model.graph.output:
         takers.setdefault(output.name, []).append(None)
