@@ -11,7 +11,8 @@ Cases, of each architecture: deploy (deployed inference, and its efficiency), ev
 converted), norm_eval (finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward
 pass), runtimes (deployed inference by ONNX Runtime and OpenVINO, always on the CPU). Once: models (PSPNet and RetinaNet
 against ResNet-50, one image), convert (a B3 checkpoint), pipeline (images read a second), startup (imports), growth
-(time against image side and batch). Not by default: serve (2,000 requests of 8 clients to `repvgg-mm serve FILE`).
+(time against image side and batch). Not by default: opening (a folder of 200,000 images),
+serve (2,000 requests of 8 clients to `repvgg-mm serve FILE`).
 Writes benchmark.json, ratios.png and growth_*.png.
 """
 
@@ -45,13 +46,13 @@ MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures i
     "memory": "memory",
 }
 BY_DEFAULT = [*MODEL_CASES, "runtimes", "models", "convert", "pipeline", "startup", "growth"]
-CASES = [*BY_DEFAULT, "serve"]
+CASES = [*BY_DEFAULT, "opening", "serve"]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=BY_DEFAULT, help="default: all but serve")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=BY_DEFAULT, help="default: all but opening and serve")
     parser.add_argument("--arch", nargs="+", default=["A0", "B1"], help="architectures; growth takes the first")
     parser.add_argument("--batch", type=int, default=8, help="images a step (default 8)")
     parser.add_argument("--side", type=int, default=224, help="height and width of an image (default 224)")
@@ -79,6 +80,7 @@ def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], l
     from repvgg_mm.benchmark import cases
     from repvgg_mm.benchmark.compiled import compiled_inference
     from repvgg_mm.benchmark.conversion import conversion
+    from repvgg_mm.benchmark.opening import opening
     from repvgg_mm.benchmark.pipeline import pipeline
     from repvgg_mm.benchmark.runtimes import runtimes
     from repvgg_mm.benchmark.serving import serving
@@ -105,6 +107,7 @@ def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], l
         "convert": lambda: conversion(args.repeats),
         "pipeline": lambda: pipeline(args.repeats),
         "startup": lambda: startup(args.repeats),
+        "opening": lambda: opening(args.repeats),
         "serve": lambda: served(args.file),
     }
     return works | {name: work for name, work in others.items() if name in args.cases}
