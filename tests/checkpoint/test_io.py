@@ -622,7 +622,7 @@ def test_an_existing_file_stays_unless_forced(tmp_path: Path) -> None:
     save_checkpoint({"w": torch.zeros(1)}, path)
     with pytest.raises(FileExistsError) as error:
         save_checkpoint({"w": torch.ones(1)}, path)
-    one_line(error, "out.pth", "--force")
+    one_line(error, "out.pth", "force=True")
     assert load_checkpoint(path)["w"] == 0
     save_checkpoint({"w": torch.ones(1)}, path, force=True)
     assert load_checkpoint(path)["w"] == 1

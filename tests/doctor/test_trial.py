@@ -48,8 +48,8 @@ def test_conversion_is_proved_on_a_network_that_is_alive() -> None:
 
 
 def test_a_wrong_conversion_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(weights: Mapping[str, torch.Tensor], eps: float) -> dict[str, Any]:
-        converted = dict(convert_state_dict(weights, eps))
+    def wrong(weights: Mapping[str, torch.Tensor], *others: Any) -> dict[str, Any]:
+        converted = dict(convert_state_dict(weights, *others))
         converted["backbone.stage1.0.rbr_reparam.bias"] = converted["backbone.stage1.0.rbr_reparam.bias"] + 0.1
         return converted
 

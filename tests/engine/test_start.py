@@ -26,8 +26,8 @@ def write(path: Path, layout: str = "repvgg_mm", **state: Any) -> str:
 @pytest.mark.parametrize("layout", ["authors", "mmpretrain", "timm"])
 def test_names_that_mmengine_would_pass_over_are_refused(tmp_path: Path, layout: str, resume: bool) -> None:
     path = write(tmp_path / "w.pth", layout, meta={}, optimizer={})
-    flag = "--resume" if resume else "load_from"
-    with pytest.raises(CheckpointError, match=rf"named as in {layout}, which {flag} can't take: set .*init_cfg"):
+    what = "resuming" if resume else "load_from"
+    with pytest.raises(CheckpointError, match=rf"named as in {layout}, which {what} can't take: set .*init_cfg"):
         check_start(Config({"load_from": path, "resume": resume}))
 
 
