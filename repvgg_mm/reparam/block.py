@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from . import batch_statistics, fixed_statistics
+from . import batch_statistics, fixed_statistics, onednn
+from .autocast import computed_in
 from .branches import (
     ConvBN,
     NormLayer,
@@ -74,6 +75,7 @@ class RepVGGBlock(nn.Module):
     fold: bool = True
     """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
     out: second derivatives while training with batch statistics."""
+    _shape: torch.Size | None = None  # of the last input that went through oneDNN
 
     def __init__(
         self,
@@ -155,10 +157,13 @@ class RepVGGBlock(nn.Module):
             return batch_statistics.sum_branches(x, conv, pointwise, norms)
         if way is Way.FIXED_STATISTICS:
             return fixed_statistics.convolve_once(x, conv, pointwise, [bn_params(bn) for bn in norms])
-        cached = self._cached_kernel(parts)
-        if way is Way.PACKED_KERNEL:
-            return cached.convolve_packed(x, conv)
-        return conv._conv_forward(x, cached.kernel, cached.bias)
+        dtype = computed_in(conv.weight)
+        if way is Way.CACHED_KERNEL:
+            return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))
+        again, self._shape = x.shape == self._shape, x.shape
+        if not again and self.rbr_reparam is not None:  # nothing to derive, and no need to know what has changed
+            return onednn.convolve(x, conv, *(tensor.to(dtype) for tensor in parts.sources))
+        return self._cached_kernel(parts).convolve_in_onednn(x, conv, dtype, pack=again)
 
     def _call_branches(self, x: Tensor) -> Tensor:
         out = self.rbr_dense(x)

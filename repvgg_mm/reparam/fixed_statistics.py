@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .autocast import computed_in
 from .fuse import BNParams, bn_scale_shift, identity_taps, scaled_kernel
 
 
@@ -38,6 +39,7 @@ def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, conv._reversed_padding_repeated_twice, conv.padding_mode), (0, 0)
     geometry = (conv.stride, padding, conv.dilation, conv.groups)
+    x = x.to(computed_in(x))  # what is kept for the backward pass has the precision of the convolution
     return _ConvolveOnce.apply(geometry, x, conv.weight, pointwise, shifts.sum(0), *scales)
 
 
@@ -64,10 +66,10 @@ class _ConvolveOnce(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.geometry
         kernel = scaled_kernel(dense, pointwise, scales, scales[0].dtype)
         need_x, *need_others = ctx.needs_input_grad[1:]
-        # Under AMP the gradient has a lower precision than x and the kernel.
+        # Under autocast the gradient and x have a lower precision than the kernel.
         grad_x, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
             grad,
-            x.to(grad.dtype),
+            x,
             kernel.to(grad.dtype),
             [len(kernel)],
             *(stride, padding, dilation, False, (0, 0), groups),

@@ -196,10 +196,10 @@ def test_the_fast_ways_are_taken_where_nothing_is_in_their_way() -> None:
     assert ways("fixed", torch.float32, x) is Way.FIXED_STATISTICS
     assert ways("deployed", torch.float32, x) is Way.MODULES
     with torch.no_grad():
-        assert ways("fixed", torch.float32, x) is ways("deployed", torch.float32, x) is Way.PACKED_KERNEL
+        assert ways("fixed", torch.float32, x) is ways("deployed", torch.float32, x) is Way.ONEDNN
         assert ways("fixed", torch.float32, x.contiguous()) is Way.CACHED_KERNEL
         with torch.device("cpu"):  # as `set_default_device` does
-            assert ways("fixed", torch.float32, x) is Way.PACKED_KERNEL
+            assert ways("fixed", torch.float32, x) is Way.ONEDNN
 
 
 BLOCKS = {
