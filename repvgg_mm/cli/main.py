@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "run the whole mission on handwritten digits",
     "make-digits": "make the demo's data set",
     "doctor": "find out what works on this machine, and how to fix what does not",
+    "check-gpu": "run what only a GPU runs, and print a table",
 }
 USAGE = "\n".join(
     [

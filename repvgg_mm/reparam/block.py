@@ -26,7 +26,7 @@ from .branches import (
     norm_settings,
     why_not_fusible,
 )
-from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
+from .fast_path import Parts, Way, choose_way, is_compiled, operators_are_watched, runs_as_built
 from .form_matching import match_form
 from .fuse import BNParams, custom_l2, fuse_branches
 from .kernel_cache import CachedKernel
@@ -135,8 +135,11 @@ class RepVGGBlock(nn.Module):
         Returns:
             Shape (N, C_out, ceil(H / stride), ceil(W / stride)).
         """
-        if self.with_cp and torch.is_grad_enabled() and not self.deployed and not operators_are_watched(x):
-            return checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: statistics_untouched(self))
+        if self.with_cp and torch.is_grad_enabled() and not self.deployed:
+            if is_compiled():  # which updates the statistics once whatever is computed again
+                return checkpoint(self._forward, x, use_reentrant=False)
+            if not operators_are_watched(x):
+                return checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: statistics_untouched(self))
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -157,6 +160,8 @@ class RepVGGBlock(nn.Module):
             return batch_statistics.sum_branches(x, conv, pointwise, norms)
         if way is Way.FIXED_STATISTICS:
             return fixed_statistics.convolve_once(x, conv, pointwise, [bn_params(bn) for bn in norms])
+        if way is Way.TRACED_KERNEL:
+            return fixed_statistics.convolve_traced(x, conv, pointwise, [bn_params(bn) for bn in norms])
         dtype = computed_in(conv.weight)
         if way is Way.CACHED_KERNEL:
             return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))

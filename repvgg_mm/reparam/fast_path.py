@@ -35,6 +35,8 @@ class Way(Enum):
     """The branches as one differentiable function, in training."""
     FIXED_STATISTICS = auto()
     """One convolution with a differentiable kernel, in training with fixed statistics."""
+    TRACED_KERNEL = auto()
+    """The same in plain operators, with and without gradients, under ``torch.compile``."""
     CACHED_KERNEL = auto()
     """One convolution with a kernel kept from the call before, without gradients."""
     ONEDNN = auto()
@@ -68,6 +70,8 @@ def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
     Returns:
         The way, and what it computes with; None where somebody wants each module called and each result kept.
     """
+    if block.fold and is_compiled():
+        return _compiled_way(block)
     parts = None if not block.fold or operators_are_watched(x) else _plain_parts(block)
     if parts is None or any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in parts.sources):
         return Way.MODULES, None
@@ -83,6 +87,18 @@ def _way_of(parts: Parts, x: Tensor) -> Way:
     if _onednn_serves(x, conv):
         return Way.ONEDNN
     return Way.CACHED_KERNEL if norms else Way.MODULES
+
+
+def is_compiled() -> bool:
+    """Tell whether ``torch.compile`` is at work, which runs what it sees, not export, which writes it down."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
+def _compiled_way(block: "RepVGGBlock") -> tuple[Way, Parts | None]:
+    parts = _plain_parts(block)
+    if parts is None or not parts.norms or any(bn.training for bn in parts.norms):
+        return Way.MODULES, None
+    return Way.TRACED_KERNEL, parts
 
 
 def operators_are_watched(x: Tensor) -> bool:

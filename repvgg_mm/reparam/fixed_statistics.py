@@ -43,6 +43,24 @@ def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence
     return _ConvolveOnce.apply(geometry, x, conv.weight, pointwise, shifts.sum(0), *scales)
 
 
+def convolve_traced(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:
+    """Compute the same in plain operators, which a compiler fuses, and derives again in the backward pass.
+
+    Args:
+        x: input, shape (N, C_in, H, W).
+        conv: the 3x3 convolution.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1).
+        norms: as for `convolve_once`.
+
+    Returns:
+        The sum of the normalised branches, shape (N, C_out, H', W').
+    """
+    dtype = conv.weight.dtype
+    scales, shifts = bn_scale_shift(_stack(norms))
+    kernel = scaled_kernel(conv.weight, pointwise, scales.unbind(), torch.promote_types(dtype, torch.float32))
+    return conv._conv_forward(x, kernel.to(dtype), shifts.sum(0).to(dtype))
+
+
 class _ConvolveOnce(torch.autograd.Function):
     @staticmethod
     def forward(
