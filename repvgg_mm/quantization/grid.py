@@ -1,0 +1,73 @@
+"""The grid of numbers that a tensor is rounded to, exactly as QuantizeLinear and DequantizeLinear of ONNX compute it.
+
+Signed and symmetric, zero at zero, as TensorRT asks for it: ``integer * scale`` with integers of -128 to 127 in 8 bits.
+Stored weights leave -128 out.
+"""
+
+import torch
+from torch import Tensor
+
+
+def top(bits: int = 8) -> int:
+    """Return the largest integer of a signed number, 127 in 8 bits."""
+    return int(2 ** (bits - 1) - 1)
+
+
+def scale_of(reach: Tensor, bits: int = 8) -> Tensor:
+    """Choose the distance of two neighbours on the grid so that it ends at a given number.
+
+    Args:
+        reach: largest absolute number to hold, any shape.
+        bits: of an integer.
+
+    Returns:
+        float32 of the same shape; 1 where the reach is 0, or too small for a normal number.
+    """
+    scale = reach.float() / top(bits)
+    return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
+
+
+def channel_reach(weight: Tensor, axis: int = 0) -> Tensor:
+    """Return the largest absolute number of each channel.
+
+    Args:
+        weight: of a layer, shape (C_out, ...) or with the output channels elsewhere.
+        axis: of the output channels.
+
+    Returns:
+        Of the shape of ``weight``, with 1 along all other axes, so that it broadcasts.
+    """
+    others = [index for index in range(weight.ndim) if index != axis % weight.ndim]
+    return weight.abs().amax(others, keepdim=True)
+
+
+def quantize(x: Tensor, scale: Tensor, bits: int = 8, narrow: bool = False) -> Tensor:
+    """Round to the grid: x / scale to the nearest integer, halves to the even one, and cut off where the grid ends.
+
+    Args:
+        x: float32, any shape.
+        scale: float32, broadcasts with ``x``.
+        bits: of an integer.
+        narrow: leave the lowest integer out, as for weights.
+
+    Returns:
+        The integers, as float32.
+
+    Source: the ONNX standard, operator QuantizeLinear.
+    """
+    return (x / scale).round().clamp(-top(bits) - (not narrow), top(bits))
+
+
+def fake_quantize(x: Tensor, scale: Tensor, bits: int = 8, narrow: bool = False) -> Tensor:
+    """Round to the grid and go back: what DequantizeLinear makes of what `quantize` gives.
+
+    Args:
+        x: float32, any shape.
+        scale: float32, broadcasts with ``x``.
+        bits: of an integer.
+        narrow: leave the lowest integer out, as for weights.
+
+    Returns:
+        float32, the shape of ``x``.
+    """
+    return quantize(x, scale, bits, narrow) * scale
