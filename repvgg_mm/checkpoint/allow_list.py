@@ -164,7 +164,8 @@ TORCHVISION_TRANSFORM = Kind("Resize CenterCrop Pad Grayscale RGB Normalize ToIm
 PIPELINES = {"pipeline": _list_of(TRANSFORM), "transforms": _list_of(TORCHVISION_TRANSFORM)}
 
 _DATASET_TYPES = (
-    "ImageFolder BaseSegDataset ADE20KDataset BDD100KDataset ChaseDB1Dataset CityscapesDataset COCOStuffDataset "
+    "ImageFolder ImageShards "
+    "BaseSegDataset ADE20KDataset BDD100KDataset ChaseDB1Dataset CityscapesDataset COCOStuffDataset "
     "DarkZurichDataset DRIVEDataset HRFDataset iSAIDDataset ISPRSDataset LIPDataset LoveDADataset MapillaryDataset_v1 "
     "MapillaryDataset_v2 NightDrivingDataset PascalContextDataset PascalContextDataset59 PascalVOCDataset "
     "PotsdamDataset REFUGEDataset STAREDataset SynapseDataset BaseDetDataset CocoDataset DeepFashionDataset "

@@ -17,6 +17,7 @@ COMMANDS = {
     "benchmark": "measure speed and memory",
     "demo": "run the whole mission on handwritten digits",
     "make-digits": "make the demo's data set",
+    "make-shards": "write an image folder into tar shards, to train from",
     "doctor": "find out what works on this machine, and how to fix what does not",
     "check-gpu": "run what only a GPU runs, and print a table",
 }

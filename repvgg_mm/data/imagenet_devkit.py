@@ -1,5 +1,6 @@
 """The ground truth of ImageNet's flat validation folder, in the two files that its development kit has for it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def list_ground_truth(
         raise FileNotFoundError(f"{path} holds bare numbers: put the development kit's {_META} beside it")
     synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
     wordnet_id = dict(zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True))
-    images = sorted(file.name for file in root.iterdir() if file.is_file())
+    with os.scandir(root) as entries:
+        images = sorted(entry.name for entry in entries if entry.is_file())
     if len(images) != len(numbers):
         raise ValueError(f"{path} has {len(numbers)} numbers, but {root} {len(images)} images")
     index_of = {name: index for index, name in enumerate(classes)}

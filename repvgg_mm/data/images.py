@@ -1,7 +1,7 @@
-"""Image classification from folders, through torchvision's data sets and transforms."""
+"""Image classification from folders, with torchvision's transforms."""
 
 import logging
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,68 +10,44 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, FUNCTIONS
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ..names import nearest
 from .data_error import DataError, UnreadableDataError
+from .decoding import decode_image
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 
 
-@DATASETS.register_module()
-class ImageFolder(Dataset[dict[str, Any] | None]):
-    """Images of one split: one folder a class, or any files and a list that says their classes.
+class ClassifiedImages(ABC, Dataset[dict[str, Any] | None]):
+    """Images of one split with a class each, wherever their files lie.
 
     Args:
-        data_root: folder of the data set.
-        split: folder below it, with the images.
-        transforms: transforms of ``torchvision.transforms.v2``, as dicts: ``dict(type='RandomResizedCrop', size=224)``.
-        classes: names of the classes, in the order of their indices: a list; or a text file with one a line, or a
-            folder with one folder a class, below ``data_root``. By default the folders of the split, sorted. The
-            folders of the split must be these classes, no more and no fewer.
-        ann_file: text file below ``data_root`` with a line ``path index`` for every image, for a split without class
-            folders; the path starts at the split's folder. Or ImageNet's ground truth of bare numbers, with the
-            ``meta.mat`` of its development kit beside it. Needs ``classes``.
+        classes: names of the classes, in the order of their indices.
+        labels: class index of each image, shape (N,).
+        transforms: transforms of ``torchvision.transforms.v2``, as dicts: ``dict(type='RandomResizedCrop', size=224)``;
+            they work on uint8 tensors.
         broken: what to do with a file that can't be read: ``'stop'``, or ``'skip'``, that is leave it out, count it
             and log it; needs ``collate_fn=dict(type='collate_images')``.
 
     Raises:
-        FileNotFoundError: if a folder or file is missing.
-        ValueError: if folders and classes don't match, the list is wrong or an argument is out of its choices.
+        ValueError: if an argument is out of its choices.
     """
 
     def __init__(
-        self,
-        data_root: str,
-        split: str,
-        transforms: Sequence[Mapping[str, Any]],
-        classes: Sequence[str] | str | None = None,
-        ann_file: str | None = None,
-        broken: str = "stop",
+        self, classes: tuple[str, ...], labels: NDArray[np.int32], transforms: Sequence[Mapping[str, Any]], broken: str
     ) -> None:
         # Not at the top: importing torchvision takes longer than importing mmengine.
-        from torchvision.datasets.folder import default_loader
         from torchvision.transforms import v2
 
-        self._root = Path(data_root, split)
-        if not self._root.is_dir():
-            raise FileNotFoundError(
-                f"image folder {self._root} does not exist: set data_root={data_root!r} to where it is"
-            )
         if broken not in ("stop", "skip"):
             raise ValueError(f"broken={broken!r} is unknown: choose 'stop' or 'skip'")
-        self._load = default_loader
         self.skip = broken == "skip"
         self._skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # counted by all workers together
         self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
-        names = read_classes(Path(data_root), classes)
-        if ann_file is None:
-            self._classes, samples = list_folders(self._root, names)
-        else:
-            self._classes, samples = list_file(Path(data_root, ann_file), self._root, names)
-        # Arrays, not lists: workers share their memory. Lists would be copied into each, one reference count at a time.
-        self._paths = np.array([os.fsencode(path) for path, _ in samples])
-        self._labels = np.array([label for _, label in samples])
+        self._classes, self._labels = classes, labels
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -80,7 +56,7 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._paths)
+        return len(self._labels)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Read one image.
@@ -106,23 +82,81 @@ class ImageFolder(Dataset[dict[str, Any] | None]):
             return None
         return {"inputs": self._transform(image).as_subclass(torch.Tensor), "data_samples": int(self._labels[index])}
 
-    def read(self, index: int) -> Any:
+    def read(self, index: int) -> Tensor:
         """Decode one image.
 
         Args:
             index: its number.
 
         Returns:
-            The image, as Pillow has it, in RGB.
+            uint8, RGB, shape (3, H, W).
 
         Raises:
             UnreadableDataError: if the file can't be read; names it.
         """
-        path = self._root / os.fsdecode(self._paths[index])
         try:
-            return self._load(path)
+            return decode_image(self._content(index))
+        except DataError:
+            raise
         except Exception as error:  # whatever a decoder makes of a damaged file
-            raise UnreadableDataError(f"image {path} can't be read: {error}") from error
+            raise UnreadableDataError(f"image {self._name(index)} can't be read: {error}") from error
+
+    @abstractmethod
+    def _content(self, index: int) -> bytearray:
+        """Return the file of an image."""
+
+    @abstractmethod
+    def _name(self, index: int) -> str:
+        """Return what a user finds the file by."""
+
+
+@DATASETS.register_module()
+class ImageFolder(ClassifiedImages):
+    """Images of one split: one folder a class, or any files and a list that says their classes.
+
+    Args:
+        data_root: folder of the data set.
+        split: folder below it, with the images.
+        transforms: as of `ClassifiedImages`.
+        classes: names of the classes, in the order of their indices: a list; or a text file with one a line, or a
+            folder with one folder a class, below ``data_root``. By default the folders of the split, sorted. The
+            folders of the split must be these classes, no more and no fewer.
+        ann_file: text file below ``data_root`` with a line ``path index`` for every image, for a split without class
+            folders; the path starts at the split's folder. Or ImageNet's ground truth of bare numbers, with the
+            ``meta.mat`` of its development kit beside it. Needs ``classes``.
+        broken: as of `ClassifiedImages`.
+
+    Raises:
+        FileNotFoundError: if a folder or file is missing.
+        ValueError: if folders and classes don't match, the list is wrong or an argument is out of its choices.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str,
+        transforms: Sequence[Mapping[str, Any]],
+        classes: Sequence[str] | str | None = None,
+        ann_file: str | None = None,
+        broken: str = "stop",
+    ) -> None:
+        self._root = Path(data_root, split)
+        if not self._root.is_dir():
+            raise FileNotFoundError(
+                f"image folder {self._root} does not exist: set data_root={data_root!r} to where it is"
+            )
+        names = read_classes(Path(data_root), classes)
+        if ann_file is None:
+            found, self._images = list_folders(self._root, names)
+        else:
+            found, self._images = list_file(Path(data_root, ann_file), self._root, names)
+        super().__init__(found, self._images.labels, transforms, broken)
+
+    def _content(self, index: int) -> bytearray:
+        return bytearray((self._root / self._images.path(index)).read_bytes())
+
+    def _name(self, index: int) -> str:
+        return str(self._root / self._images.path(index))
 
 
 @FUNCTIONS.register_module()

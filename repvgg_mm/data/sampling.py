@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS, TRANSFORMS
+from torch import Tensor
 from torch.utils.data import Sampler
 
 
@@ -81,15 +82,19 @@ class ReplaySampler(Sampler[int]):
         """Deal this process's samples."""
         position = self._start
         end = math.inf if self._infinite else self._start + len(self)
-        shuffled_epoch, order = -1, torch.empty(0)
+        ordered_epoch, order = -1, torch.empty(0)
         while position < end:
             epoch, place = divmod(position, len(self))
-            if epoch != shuffled_epoch:
-                generator = torch.Generator().manual_seed(mix_seed(self._seed, epoch))
-                shuffled_epoch, order = epoch, torch.randperm(self._size, generator=generator)
-            index = int(order[(place * self._world_size + self._rank) % self._size])
-            yield Draw(index, mix_seed(self._seed, self._rank, position))
+            if epoch != ordered_epoch:
+                ordered_epoch, order = epoch, self._order(epoch)
+            yield Draw(int(order[place]), mix_seed(self._seed, self._rank, position))
             position += 1
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the indices of an epoch that this process gets, in order, shape (len(self),)."""
+        generator = torch.Generator().manual_seed(mix_seed(self._seed, epoch))
+        order = torch.randperm(self._size, generator=generator)
+        return order[(torch.arange(len(self)) * self._world_size + self._rank) % self._size]
 
 
 @TRANSFORMS.register_module()

@@ -47,6 +47,7 @@ PACKAGES = (
     Package("onnxruntime", ("onnxruntime",)),
     Package("openvino", ("openvino",)),
     Package("nncf", ("nncf",)),
+    Package("webdataset", ("webdataset",)),
 )
 
 

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..data.coco_file import checked_json
-from ..data.images import ImageFolder
+from ..data.images import ClassifiedImages
 from ..reparam.convert import switch_to_deploy
 from .across_processes import bare_model
 from .checks import data, fit
@@ -131,7 +131,7 @@ def check_classes(dataset_meta: Mapping[str, Any], dataset: object, path: str) -
         ValueError: if they do; it names the first class that differs.
     """
     stored = dataset_meta.get("classes")
-    if not stored or not isinstance(dataset, ImageFolder) or tuple(stored) == dataset.metainfo["classes"]:
+    if not stored or not isinstance(dataset, ClassifiedImages) or tuple(stored) == dataset.metainfo["classes"]:
         return
     pairs = enumerate(zip_longest(stored, dataset.metainfo["classes"]))
     index, (trained, tested) = next(pair for pair in pairs if pair[1][0] != pair[1][1])

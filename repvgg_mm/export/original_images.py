@@ -59,7 +59,7 @@ def _open(cfg: Config, loader: str) -> tuple[Callable[[int], NDArray[np.uint8]],
     dataset: Any = DATASETS.build({**data, steps: loading})
     guard(dataset)
     if steps == "transforms":
-        return lambda index: np.asarray(dataset.read(index)), len(dataset)
+        return lambda index: np.ascontiguousarray(dataset.read(index).permute(1, 2, 0).numpy()), len(dataset)
     return lambda index: np.ascontiguousarray(dataset[index]["img"][:, :, ::-1]), len(dataset)
 
 

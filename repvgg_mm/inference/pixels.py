@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..rgb import to_rgb
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow knows others, one of which starts Ghostscript
 
@@ -53,7 +55,7 @@ def _decode(file: BinaryIO, max_pixels: int | None) -> NDArray[np.uint8]:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise TooManyPixels(f"it has {image.width} x {image.height} pixels, more than {max_pixels}")
             image.load()  # refuses a file that is cut short
-            return _rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
@@ -62,13 +64,3 @@ def _decode(file: BinaryIO, max_pixels: int | None) -> NDArray[np.uint8]:
         raise UnreadableImage(f"no image of a known kind ({', '.join(_FORMATS)})") from error
     except Exception as error:  # whatever a decoder makes of a damaged file
         raise UnreadableImage(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert to RGB; of 16 bits the upper 8 are kept, as OpenCV does, where Pillow would cut at 255."""
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise UnreadableImage(f"its pixels are 32-bit numbers (mode {image.mode!r}): save it with 8 or 16 bits")
-    return np.asarray(image.convert("RGB"))

@@ -64,7 +64,11 @@ class CheckpointPredictor(Predictor):
 
 
 class Classifier(CheckpointPredictor):
-    """Classification, with torchvision's transforms as in training."""
+    """Classification, with torchvision's transforms as in training.
+
+    They work on Pillow's images here, as exported files resize; training and testing resize tensors, which come out the
+    same or one level of 255 off.
+    """
 
     task = "classification"
 

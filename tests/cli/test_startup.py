@@ -26,8 +26,8 @@ def test_importing_the_package_registers_everything() -> None:
     """As `custom_imports` does it, looked up from the registries of each library."""
     names = {
         "MODELS": "RepVGG ImageClassifier",
-        "DATASETS": "ImageFolder",
-        "DATA_SAMPLERS": "ReplaySampler",
+        "DATASETS": "ImageFolder ImageShards",
+        "DATA_SAMPLERS": "ReplaySampler ShardSampler",
         "TRANSFORMS": "SeedTransforms",
         "HOOKS": "ReplaySeedHook",
         "METRICS": "TopKAccuracy",
@@ -72,6 +72,7 @@ def test_without_openmmlab_a_tool_ends_with_one_line(tool: str, tmp_path: Path) 
         "export": ["in.pth", "out.onnx", "--size", "64", "64"],
         "infer": ["photo.jpg", "--checkpoint", "in.pth"],
         "make_digits": [tmp_path / "digits"],
+        "make_shards": [tmp_path, tmp_path / "shards"],
         "test": ["config.py", "in.pth"],
         "train": ["config.py"],
     }[tool]

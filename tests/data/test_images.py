@@ -15,9 +15,11 @@ from PIL import Image
 from scipy.io import savemat
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from repvgg_mm.data.images import ImageFolder, collate_images
+from repvgg_mm.data.sampling import Draw
 
 CLASSES = ("ant", "bee", "cow")
 PLAIN: list[dict[str, Any]] = [{"type": "Resize", "size": (8, 12)}]
@@ -51,11 +53,25 @@ def everything(data: ImageFolder) -> list[tuple[Tensor, int]]:
 
 def test_images_are_what_torchvision_makes_of_the_files(root: Path) -> None:
     data = make(root)
-    transform = v2.Compose([v2.Resize((8, 12)), v2.PILToTensor()])
     for index, (image, label) in enumerate(everything(data)):
         path = root / "train" / CLASSES[index // 2] / f"{index % 2}.png"
+        expected = v2.Resize((8, 12))(decode_image(str(path), ImageReadMode.RGB))
         assert type(image) is Tensor and image.dtype == torch.uint8 and label == index // 2
-        torch.testing.assert_close(image, transform(Image.open(path)), rtol=0, atol=0)
+        torch.testing.assert_close(image, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_crops_are_those_of_pillow_by_the_same_seeds(root: Path, split: str) -> None:
+    """Rounded otherwise, so that a value is at most one level off."""
+    steps = [{"type": "RandomResizedCrop", "size": 16}, {"type": "RandomHorizontalFlip"}]
+    data = make(root, split, transforms=steps)
+    pillow = v2.Compose([v2.RandomResizedCrop(16), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    paths = sorted((root / split).rglob("*.*"))
+    for draw in (Draw(index, seed) for index in range(len(data)) for seed in range(4)):
+        image = data[draw]["inputs"]
+        draw.seed_everything()
+        expected = pillow(Image.open(paths[draw]).convert("RGB"))
+        torch.testing.assert_close(image.int(), expected.int(), rtol=0, atol=1)
 
 
 def test_grey_and_transparent_images_become_rgb(root: Path) -> None:

@@ -32,7 +32,7 @@ def take_switches(cfg: Config) -> dict[str, bool]:
     skips = {}
     for name in _LOADERS:
         for node in leaf_configs((cfg.get(name) or {}).get("dataset")):
-            if node.get("type") == "ImageFolder" or "broken" not in node:
+            if node.get("type") in ("ImageFolder", "ImageShards") or "broken" not in node:
                 continue
             value = node.pop("broken")
             if value not in ("stop", "skip"):
