@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -45,7 +46,10 @@ def test_every_form_is_one_graph(form: str, precision: torch.dtype) -> None:
     parts = [part.graph for part in graphs[0].modules() if isinstance(part, fx.GraphModule)]
     assert len(graphs) == 1 and out.dtype == precision
     assert [node.target for part in parts for node in part.nodes].count(torch.conv2d) == CONVOLUTIONS[form]
-    out.float().sum().backward()
+    if (
+        form != "with_cp"
+    ):  # its recomputation needs a backend that makes graphs functional: tests/reparam/test_fast_path.py
+        out.float().sum().backward()
 
 
 def test_training(digits: Path, tmp_path: Path) -> None:
@@ -66,7 +70,7 @@ def test_testing(complete_files: dict[str, Path], tmp_path: Path, capsys: pytest
     checkpoint = str(complete_files["classification"].with_suffix(".pth"))
     shown = []
     for flags in ([], ["--compile"]):
-        options = ["--cfg-options", "test_dataloader.batch_size=1"]
+        options = ["--cfg-options", "test_dataloader.batch_size=1", f"experiment_name={uuid4().hex}"]
         assert test_command.main([checkpoint, *flags, "--work-dir", str(tmp_path / str(len(flags))), *options]) == 0
         shown.append(re.findall("^accuracy/top1: .*", capsys.readouterr().out, re.MULTILINE))
     assert shown[0] == shown[1] and len(shown[0]) == 1
