@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: install demo demo-detection test test-openmmlab test-lowest test-peers trust lint types clean
+.PHONY: install demo demo-detection test test-openmmlab test-lowest test-peers trust coverage lint types clean
 
 install: $(READY)
 
@@ -19,8 +19,11 @@ demo: $(READY)
 demo-detection: $(READY)
 	$(PY) tools/demo.py detection --work-dir work_dirs/demo_detection
 
+# Each worker starts with one half of the files, so that what a file's tests share is made once.
+ON_TWO_CORES := -n 2 --dist worksteal --durations 10
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(ON_TWO_CORES)
 
 # What is promised, tried thousands of times (docs/trust.md); a short run of it is part of `make test`.
 trust: $(READY)
@@ -33,7 +36,7 @@ trust: $(READY)
 	touch $@
 
 test-lowest: .venv-lowest/.ready
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --durations 10
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(ON_TWO_CORES)
 
 # The same suite on the original OpenMMLab releases: a folder put first on PYTHONPATH, no second environment.
 ORIGINALS := mmengine mmcv-lite mmsegmentation mmdet
@@ -45,7 +48,7 @@ ORIGINALS := mmengine mmcv-lite mmsegmentation mmdet
 	touch $@
 
 test-openmmlab: .openmmlab/.ready
-	PYTHONPATH=$(CURDIR)/.openmmlab OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --durations 10
+	PYTHONPATH=$(CURDIR)/.openmmlab OMP_NUM_THREADS=1 $(PY) -m pytest $(ON_TWO_CORES)
 
 # Our weights in the models of mmpretrain and ZCls, and theirs in ours. Not in the venv: mmdet would import mmpretrain
 # wherever mmdet is used.
@@ -61,6 +64,11 @@ ZCLS := zcls==0.15.2
 test-peers: .peers/.ready
 	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k 'mmpretrain or zcls'
 
+# Every line of the algebra, of reading files and of converting; what is left out stands in pyproject.toml, with its reason.
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest tests/reparam tests/checkpoint tests/convert
+	$(VENV)/bin/coverage report
+
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -70,4 +78,4 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .venv-lowest .openmmlab .peers work_dirs/demo work_dirs/demo_detection
+	rm -rf $(VENV) .venv-lowest .openmmlab .peers .coverage work_dirs/demo work_dirs/demo_detection

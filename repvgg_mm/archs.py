@@ -5,7 +5,7 @@ github.com/DingXiaoH/RepVGG (MIT licence), ``repvgg.py`` and ``repvggplus.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 _BASE_WIDTHS = (64, 128, 256, 512)  # paper, table 2
@@ -22,6 +22,8 @@ class Arch:
         se: squeeze-and-excitation of each block: None, ``'pre'`` or ``'post'`` (see ``RepVGGBlock``).
         plus: built as RepVGGplus: stage3 in two halves, ``stage3_first`` and ``stage3_second``, and the blocks of a
             stage under ``blocks``.
+        qa: built of QARepVGG blocks (arXiv:2212.01593), whose kernels survive 8 bits.
+        conv_bn: built of deployed blocks with a batch normalisation put in, as ``repvgg-mm insert-bn`` makes them.
     """
 
     num_blocks: tuple[int, int, int, int]
@@ -29,6 +31,8 @@ class Arch:
     groups: int = 1
     se: str | None = None
     plus: bool = False
+    qa: bool = False
+    conv_bn: bool = False
 
     @property
     def stem_channels(self) -> int:
@@ -45,6 +49,18 @@ class Arch:
         """Names of the modules that make up stage0 to stage4; only stage3 of RepVGGplus has two."""
         stage3 = ("stage3_first", "stage3_second") if self.plus else ("stage3",)
         return ("stage0",), ("stage1",), ("stage2",), stage3, ("stage4",)
+
+    def of_kind(self, qa: bool = False, conv_bn: bool = False) -> "Arch":
+        """Return the same of another kind of blocks.
+
+        Args:
+            qa: as the field.
+            conv_bn: as the field.
+
+        Raises:
+            ValueError: if there are no such blocks.
+        """
+        return _checked_kind(replace(self, qa=qa, conv_bn=conv_bn))
 
     def groups_of_layer(self, index: int) -> int:
         """Return the groups of a layer, where index 0 is stage0 and index 1 the first block of stage1."""
@@ -78,8 +94,8 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
     """Turn the ``arch`` argument of a config into an ``Arch``.
 
     Args:
-        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``, ``'RepVGGplus-L2pse'`` as ``'plus-L2pse'``), or
-            the fields of ``Arch`` as a dict.
+        arch: name in ``ARCHS`` (``'RepVGG-A0'`` is read as ``'A0'``, ``'RepVGGplus-L2pse'`` as ``'plus-L2pse'``), one
+            with ``-qa`` or ``-bn`` behind it for the same of other blocks, or the fields of ``Arch`` as a dict.
 
     Returns:
         The architecture.
@@ -96,9 +112,13 @@ def resolve_arch(arch: "str | Mapping[str, Any] | Arch") -> Arch:
         return arch
     if isinstance(arch, str):
         name = arch.removeprefix("RepVGG").removeprefix("-")
-        if name not in ARCHS:
-            raise ValueError(f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, or give a dict")
-        return ARCHS[name]
+        kind = name[-3:] if name[-3:] in ("-qa", "-bn") else ""
+        plain = name.removesuffix(kind)
+        if plain not in ARCHS:
+            raise ValueError(
+                f"arch={arch!r} is unknown: choose one of {', '.join(ARCHS)}, with -qa or -bn behind it, or give a dict"
+            )
+        return ARCHS[plain].of_kind(qa=kind == "-qa", conv_bn=kind == "-bn")
     if not isinstance(arch, Mapping):
         raise TypeError(f"arch={arch!r} is a {type(arch).__name__}: give a name or a dict")
     known = [field.name for field in fields(Arch)]
@@ -118,4 +138,14 @@ def _checked(arch: Mapping[str, Any]) -> Arch:
         raise ValueError(f"arch: width_multiplier={widths} must be four factors that leave at least one channel")
     if arch.get("plus") and num_blocks[2] % 2:
         raise ValueError(f"arch: num_blocks={num_blocks} with plus=True needs an even third number: stage3 is halved")
-    return Arch(**{**arch, "num_blocks": num_blocks, "width_multiplier": widths})
+    return _checked_kind(Arch(**{**arch, "num_blocks": num_blocks, "width_multiplier": widths}))
+
+
+def _checked_kind(arch: Arch) -> Arch:
+    if arch.qa and arch.conv_bn:
+        raise ValueError("arch: qa=True and conv_bn=True are two kinds of blocks: choose one")
+    if arch.qa and arch.se is not None:
+        raise ValueError(
+            f"arch: se={arch.se!r} with qa=True: QARepVGG blocks with squeeze-and-excitation can't be folded"
+        )
+    return arch

@@ -16,6 +16,7 @@ _LATER = (
     (MODELS, "RepVGG", "repvgg_mm.models.backbone"),
     (MODELS, "ImageClassifier", "repvgg_mm.models.classifier"),
     (HOOKS, "ReplaySeedHook", "repvgg_mm.engine.seed_hook"),
+    (HOOKS, "QuantAwareTraining", "repvgg_mm.engine.quant_aware"),
     (HOOKS, "RankZeroBuffersHook", "repvgg_mm.engine.rank_buffers"),
     (HOOKS, "FiniteLossHook", "repvgg_mm.engine.finite"),
     (HOOKS, "AtomicCheckpointHook", "repvgg_mm.engine.saving"),

@@ -1,12 +1,17 @@
 """The command lines as a user types them, for the tests that run them."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from forked_processes import ForkedProcess
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +32,23 @@ def tool(name: str, *arguments: object, digits: Path) -> subprocess.CompletedPro
     process = ForkedProcess([f"tools/{name}.py", *map(str, arguments)], ROOT, environment(digits))
     out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode or 0, out, err)
+
+
+def here(name: str, *arguments: object, digits: Path) -> subprocess.CompletedProcess:
+    """Run one of our commands in this process."""
+    from repvgg_mm.cli.command import run as run_command
+
+    main = importlib.import_module(f"repvgg_mm.cli.{name}").main
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIGITS", str(digits))
+        patch.chdir(ROOT)
+        patch.setattr("sys.argv", [f"tools/{name}.py"])
+        patch.setattr("logging.raiseExceptions", False)  # mmengine's logger keeps the stdout of an earlier test
+        with pytest.raises(SystemExit) as left:
+            run_command(lambda: main([str(part) for part in arguments]))
+    code: Any = left.value.code
+    return subprocess.CompletedProcess([name, *arguments], code or 0, out.getvalue(), err.getvalue())
 
 
 def start(*command: object, digits: Path, **variables: str) -> subprocess.Popen:

@@ -1,15 +1,25 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_once import made_once
+from made_once import made_once, of_all_workers
 
 from repvgg_mm.data.digits import make_digits
 
-os.environ["CI"] = "true"  # OpenVINO and nncf send usage data, but not from a CI
+os.environ["CI"] = "true"  # OpenVINO sends usage data, but not from a CI
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configs_are_formatted_once() -> Iterator[None]:
+    from format_once import format_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yapf.yapflib.yapf_api.FormatCode", format_once)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +33,22 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def complete_files(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[str, Path]:
+def graphs_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the exporter remember its graphs, for the tests that export."""
+    from graphs_once import read_operators_once, remembering
+
+    from repvgg_mm.export import writers
+
+    folder = of_all_workers(tmp_path_factory) / "graphs"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writers, "make_graph", remembering(writers.make_graph, folder))
+        read_operators_once(patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def complete_files(tmp_path_factory: pytest.TempPathFactory, digits: Path, graphs_once: None) -> dict[str, Path]:
     """A complete .onnx file a task, with its checkpoint beside it; of small models with random weights."""
     from export_models import SIZES, TASKS, make_sure, save
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from format_once import format_once
+from yapf.yapflib import yapf_api
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -77,6 +79,7 @@ def _run_script(
     for name, number in (("out", 1), ("err", 2)):
         os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT), number)
     torch.set_num_threads(1)
+    yapf_api.FormatCode = format_once
     multiprocessing.set_start_method(None, force=True)  # as it is in a process that nobody forked
     if prepare is not None:
         prepare()

@@ -8,6 +8,12 @@ import pytest
 from filelock import FileLock
 
 
+def of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers of a test run see."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return a folder that one worker fills while the others wait for it.
 
@@ -16,8 +22,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
         name: of the folder, the same in all workers.
         make: fills the folder given to it; what it makes may remember where it lies.
     """
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder = of_all_workers(factory) / name
     with FileLock(f"{folder}.lock"):
         if not Path(f"{folder}.made").exists():
             folder.mkdir(parents=True, exist_ok=True)

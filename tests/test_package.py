@@ -1,9 +1,17 @@
 """Importing the package."""
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import repvgg_mm
+
+PACKAGE = Path(repvgg_mm.__file__).parent
+SPEAKS_OF_FLAGS = ("cli", "demo", "doctor")  # what a user types; the demo types it for them
 
 
 def python(script: str) -> subprocess.CompletedProcess:
@@ -41,7 +49,6 @@ def test_names_are_registered_whichever_is_imported_first(order: str) -> None:
 
 
 def test_every_creator_is_public() -> None:
-    import repvgg_mm
     from repvgg_mm.models import CREATORS
 
     named = {name for name in repvgg_mm.__all__ if name.startswith("create_")}
@@ -51,8 +58,6 @@ def test_every_creator_is_public() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    import repvgg_mm
-
     with pytest.raises(AttributeError, match="'repvgg_mm' has no attribute 'create_RepVGG_A9'"):
         _ = repvgg_mm.create_RepVGG_A9
 
@@ -65,3 +70,15 @@ def test_a_class_takes_its_place_in_the_registry_when_a_config_first_names_it() 
         "assert type(backbone) is MODELS.get('RepVGG') is repvgg_mm.RepVGG"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_errors_of_the_library_speak_of_no_flags() -> None:
+    """The command lines put the names of their flags in (`repvgg_mm.cli.command.in_flags`)."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in SPEAKS_OF_FLAGS:
+            continue
+        for raised in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)):
+            texts = [node.value for node in ast.walk(raised) if isinstance(node, ast.Constant)]
+            found += [f"{path.name}: {text}" for text in texts if re.search(r"(?<![\w-])--[a-z]", str(text))]
+    assert found == []

@@ -14,6 +14,7 @@ from ..engine.testing import build_test_runner
 from ..export.export_complete import CompleteExport, export_complete
 from ..export.exported_runner import build_exported_runner
 from ..export.original_images import OriginalImages
+from ..export.precision import Bits
 from ..inference.predictors import build_predictor
 from ..names import nearest
 from ..runtime import Model
@@ -21,6 +22,9 @@ from .results import Spread
 from .timing import Work, ratio, time_in_turn
 
 FORMATS = ("onnx", "onnx:half", "onnx:int8", "xml", "xml:half", "xml:int8")
+PLAIN = "-plain"
+"""Behind a format of 8 bits: calibrated by smallest and largest numbers, nothing else done."""
+OTHERS = tuple(f"{name}{PLAIN}" for name in FORMATS if name.endswith("int8"))
 CHECKPOINT = "checkpoint"
 _TIMED = 8  # images
 _MAIN_METRICS = ("mIoU", "coco/segm_mAP", "coco/bbox_mAP", "accuracy/top1")
@@ -72,8 +76,9 @@ def check_formats(names: Sequence[str]) -> None:
         ValueError: if there is one.
     """
     for name in names:
-        if name not in FORMATS:
-            raise ValueError(f"format {name!r} is unknown: choose among {', '.join(FORMATS)}{nearest(name, FORMATS)}")
+        if name not in (*FORMATS, *OTHERS):
+            known = ", ".join((*FORMATS, *OTHERS))
+            raise ValueError(f"format {name!r} is unknown: choose among {known}{nearest(name, FORMATS)}")
         if names.count(name) > 1:
             raise ValueError(f"format {name!r} is named twice")
 
@@ -99,15 +104,16 @@ def export_formats(
     """
     exports = {}
     for name in names:
-        suffix, _, bits = name.partition(":")
+        suffix, _, numbers = name.partition(":")
         say(f"exporting {name}")
         exports[name] = export_complete(
             subject.checkpoint,
-            str(folder / f"{bits or 'float32'}.{suffix}"),
+            str(folder / f"{numbers or 'float32'}.{suffix}"),
             subject.config,
             trust=subject.trust,
-            int8=int8_images if bits == "int8" else 0,
-            half=bits == "half",
+            int8=int8_images if numbers.removesuffix(PLAIN) == "int8" else 0,
+            half=numbers == "half",
+            bits=Bits("minmax" if numbers.endswith(PLAIN) else "best"),
         )
     return exports
 
@@ -133,7 +139,7 @@ def compare_formats(
     Raises:
         ValueError: if the config has no test data or metric.
     """
-    images = _test_images(subject)
+    images = test_images(subject)
     files = {name: export.files[-1] for name, export in exports.items()}
     say(f"testing {CHECKPOINT}")
     runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
@@ -148,7 +154,7 @@ def compare_formats(
     predictor = build_predictor(subject.config, subject.checkpoint, trust=subject.trust)
     answers: dict[str, Callable[[NDArray[np.uint8]], object]] = {CHECKPOINT: predictor.answer}
     answers |= {name: Model(str(file)) for name, file in files.items()}
-    times = time_in_turn({name: _work(run, images) for name, run in answers.items()}, repeats, torch.device("cpu"))
+    times = time_in_turn({name: work(run, images) for name, run in answers.items()}, repeats, torch.device("cpu"))
     sizes = {name: sum(file.stat().st_size for file in export.files) for name, export in exports.items()}
     sizes[CHECKPOINT] = Path(subject.checkpoint).stat().st_size
     return [
@@ -176,14 +182,28 @@ def main_metric(metrics: Mapping[str, float]) -> str:
     return next((name for name in _MAIN_METRICS if name in metrics), next(iter(metrics)))
 
 
-def _test_images(subject: Subject) -> list[NDArray[np.uint8]]:
+def test_images(subject: Subject) -> list[NDArray[np.uint8]]:
+    """Read a few images of the test data of a checkpoint's config.
+
+    Args:
+        subject: the checkpoint.
+
+    Returns:
+        uint8, RGB, each of shape (H, W, 3).
+    """
     opened = open_model(subject.checkpoint, subject.config, ["test"], subject.trust)
     with opened.limits():
         opened.build()  # what the data set needs is registered with it
         return list(OriginalImages(opened.cfg, "test_dataloader", _TIMED))
 
 
-def _work(run: Callable[[NDArray[np.uint8]], object], images: Sequence[NDArray[np.uint8]]) -> Work:
+def work(run: Callable[[NDArray[np.uint8]], object], images: Sequence[NDArray[np.uint8]]) -> Work:
+    """Make of some images one piece of work to time.
+
+    Args:
+        run: answers for one image.
+        images: all of them.
+    """
     return lambda: [run(image) for image in images]
 
 

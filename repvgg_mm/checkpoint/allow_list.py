@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,7 +25,11 @@ _TYPE = re.compile(rf"(?:(?:{'|'.join(SCOPES)})\.)?([A-Za-z_]\w*)")
 # Names, modes, numbers as text. Brackets, slashes and a dot before letters are what code, paths and addresses need:
 # mmcv and mmdet evaluate some string arguments (nms `type`, `warp_mode`) and load some files while they build.
 _NAME = re.compile(r"(?!.*\.[A-Za-z_])[\w .,+-]*")
+_MAP_SIZES = ("size", "crop_size", "stride", "size_divisor", "pad_size_divisor")  # anywhere in a model
+_ADDRESS = re.compile(r"^[A-Za-z][\w+.-]+:|://")  # the start alone, too: paths are put together of several values
 _WEIGHT_KEYS = ("init_cfg", "pretrained")  # for init_weights() alone, which is never called: taken out
+_MOST_PIXELS, _LONGEST_SIDE = 2**24, 2**14  # of an image or a map: 4096 x 4096, 1024 x 16384
+_LARGEST_FACTOR, _LARGEST_BATCH, _LARGEST_COUNT = 8, 1024, 2**24
 _ANNOTATIONS = ("", ".csv", ".json", ".lst", ".txt", ".xml")  # a .pkl or .yaml one runs code when it is read
 
 Check = Callable[[Any, str], None]
@@ -104,12 +109,38 @@ def _plain(value: Any, where: str) -> None:
         raise refusal(where, value, "could be code, a path or an address")
 
 
+def _size(value: Any, where: str, least: int = -1) -> None:
+    """Take a size in pixels, for one side or both; a few letters must not ask for more memory than there is."""
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    for side in sides:
+        if isinstance(side, list | tuple):  # several sizes to choose from
+            _size(side, where, least)
+        elif side is not None and not isinstance(side, int | float):
+            raise refusal(where, value, "is not a size")
+    numbers = [side for side in sides if isinstance(side, int | float)]
+    if not all(least <= side <= _LONGEST_SIDE for side in numbers) or prod(numbers[:2]) > _MOST_PIXELS:
+        raise refusal(where, value, f"is no size up to {_MOST_PIXELS:,} pixels, {_LONGEST_SIDE:,} a side")
+
+
+def _factor(value: Any, where: str) -> None:
+    """Take what sizes are multiplied by, for one side or both."""
+    factors = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(factor, int | float) and 0 < factor <= _LARGEST_FACTOR for factor in factors):
+        raise refusal(where, value, f"is no factor up to {_LARGEST_FACTOR}")
+
+
+def _batch(value: Any, where: str) -> None:
+    """Take a number of images that are in memory at a time."""
+    if type(value) is not int or not 0 < value <= _LARGEST_BATCH:
+        raise refusal(where, value, f"is no number of images from 1 to {_LARGEST_BATCH}")
+
+
 def _path(value: Any, where: str) -> None:
     """Take a place on this machine, or a dict of them; what is read there is data."""
     if isinstance(value, dict):
         for key, item in value.items():
             _path(item, f"{where}.{key}")
-    elif value is not None and not (isinstance(value, str) and value.isprintable() and "://" not in value):
+    elif value is not None and not (isinstance(value, str) and value.isprintable() and not _ADDRESS.search(value)):
         raise refusal(where, value, "is not a path")
 
 
@@ -131,8 +162,11 @@ def check_names(value: Any, where: str) -> None:
         CheckpointError: If the file is not one that is read as text.
     """
     for key, item in (value if isinstance(value, dict) else {"": value}).items():
+        place = f"{where}.{key}".rstrip(".")
         if not isinstance(item, list | tuple):
-            _annotations(item, f"{where}.{key}".rstrip("."))
+            _annotations(item, place)
+        elif not all(name.isprintable() for name in item if isinstance(name, str)):
+            raise refusal(place, item, "has control characters, which a terminal would obey")
 
 
 def _list_of(check: Check) -> Check:
@@ -149,12 +183,13 @@ def _args(names: str, check: Check = _plain) -> dict[str, Check]:
     return dict.fromkeys(names.split(), check)
 
 
-_TRANSFORM_ARGS = _args(
-    "scale scale_factor keep_ratio clip_object_border backend interpolation size size_divisor pad_to_square pad_val "
-    "padding_mode crop_size min_size max_size mean std to_rgb with_bbox with_label with_mask with_seg poly2mask "
-    "box_type reduce_zero_label imdecode_backend to_float32 color_type ignore_empty meta_keys antialias inplace "
-    "fill num_output_channels width height min_value max_value"
-)
+_TRANSFORM_ARGS = {
+    **_args("scale size size_divisor crop_size min_size max_size width height", _size),
+    **_args("scale_factor", _factor),
+    **_args("keep_ratio clip_object_border backend interpolation pad_to_square pad_val padding_mode mean std to_rgb"),
+    **_args("with_bbox with_label with_mask with_seg poly2mask box_type reduce_zero_label imdecode_backend antialias"),
+    **_args("to_float32 color_type ignore_empty meta_keys inplace fill num_output_channels min_value max_value"),
+}
 TRANSFORM = Kind(
     "LoadImageFromFile LoadAnnotations LoadPanopticAnnotations Resize FixScaleResize FixShapeResize ResizeToMultiple "
     "ResizeShortestEdge CenterCrop Pad Normalize Rerange RGB2Gray PackSegInputs PackDetInputs SeedTransforms".split(),
@@ -173,19 +208,21 @@ _DATASET_TYPES = (
     "WIDERFaceDataset"
 ).split()
 _DATASET_ARGS: dict[str, Check] = {
-    **_args("test_mode filter_cfg indices serialize_data max_refetch ignore_index reduce_zero_label broken times"),
-    **_args("data_root data_prefix split img_subdir ann_subdir img_suffix seg_map_suffix", _path),
+    **_args("test_mode filter_cfg indices serialize_data max_refetch ignore_index reduce_zero_label broken"),
+    # A folder for copies of what lies at an address; no address gets through.
+    **_args("data_root data_prefix split img_subdir ann_subdir img_suffix seg_map_suffix cache_dir", _path),
     **_args("ann_file", _annotations),
     **_args("metainfo classes palette", check_names),
     **PIPELINES,
 }
 DATASET = Kind(_DATASET_TYPES, _DATASET_ARGS)
 _WRAPPED = Kind(
-    [*_DATASET_TYPES, "RepeatDataset", "ConcatDataset"],
-    {**_DATASET_ARGS, "dataset": DATASET, "datasets": _list_of(DATASET)},
+    [*_DATASET_TYPES, "ConcatDataset"],
+    {**_DATASET_ARGS, "datasets": _list_of(DATASET)},
 )
 LOADER_ARGS: dict[str, Check] = {
-    **_args("batch_size num_workers persistent_workers pin_memory drop_last prefetch_factor"),
+    **_args("persistent_workers pin_memory drop_last"),
+    "batch_size": _batch,
     "dataset": _WRAPPED,
     "sampler": Kind(["DefaultSampler"], _args("shuffle seed round_up")),
     "collate_fn": Kind("default_collate pseudo_collate collate_images".split()),
@@ -225,6 +262,8 @@ def _checked_part(value: Any, where: str, for_weights: bool = False) -> Any:
     if not isinstance(value, dict):
         if not for_weights:
             _plain(value, where)
+            if type(value) is int and value > _LARGEST_COUNT:  # `[block] * count`, before there is a tensor to weigh
+                raise refusal(where, value, f"is larger than any part of a model, {_LARGEST_COUNT:,}")
         return value
     checked = {}
     for key, item in value.items():
@@ -233,5 +272,7 @@ def _checked_part(value: Any, where: str, for_weights: bool = False) -> Any:
             (_type if key == "type" else _scope)(item, place)
             checked[key] = item
         else:
+            if key in _MAP_SIZES:
+                _size(item, place, least=1)
             checked[key] = _checked_part(item, place, for_weights or key in _WEIGHT_KEYS)
     return {key: part for key, part in checked.items() if key not in _WEIGHT_KEYS}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..archs import ARCHS, Arch
 
-_KERNELS = ("rbr_dense.conv.weight", "rbr_reparam.weight")  # training and deployed form
+_KERNELS = ("rbr_dense.conv.weight", "rbr_reparam.weight", "rbr_reparam.conv.weight")  # of all forms and kinds
+_KINDS = {"rbr_1x1.weight": "-qa", "rbr_reparam.conv.weight": "-bn"}  # names that only one kind of block has
 _SE = {"pre": "se", "post": "post_se"}
 
 
@@ -20,10 +21,12 @@ def guess_arch(weights: Mapping[str, Tensor], prefix: str = "") -> str | None:
         prefix: what stands before ``stage0.``.
 
     Returns:
-        The authors' name of it, ``'RepVGG-A0'`` or ``'RepVGGplus-L2pse'``; None if the table has none like it.
+        The authors' name of it, ``'RepVGG-A0'`` or ``'RepVGGplus-L2pse'``; with ``-qa`` or ``-bn`` behind it for
+        other kinds of blocks in training form; None if the table has none like it.
     """
     name = next((name for name, arch in ARCHS.items() if _fits(arch, weights, prefix)), None)
-    return None if name is None else f"RepVGG{'' if ARCHS[name].plus else '-'}{name}"
+    kind = next((end for key, end in _KINDS.items() if f"{prefix}stage0.{key}" in weights), "")
+    return None if name is None else f"RepVGG{'' if ARCHS[name].plus else '-'}{name}{kind}"
 
 
 def backbone_prefix(weights: Mapping[str, Tensor]) -> str:

@@ -245,7 +245,7 @@ def check_writable(path: str | Path, force: bool = False) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name a file")
     if path.exists() and not force:
-        raise FileExistsError(f"{path} exists: choose another name or use --force")
+        raise FileExistsError(f"{path} exists: choose another name or give force=True")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}")
 

@@ -5,7 +5,8 @@ all of it. The tensors themselves are the same everywhere, so only names change,
 and all of them keep torch's default eps of 1e-5 in the batch normalisations of these blocks.
 
 Sources: github.com/DingXiaoH/RepVGG, ``repvgg.py`` and ``repvggplus.py``; mmpretrain 1.2.0 and mmcls 0.25.0, which have
-the same names; timm 1.0.31, ``byobnet.py``; ZCls 0.15.2, ``backbones/vgg/repvgg_backbone.py`` and ``conv_helper.py``.
+the same names; timm 1.0.31, ``byobnet.py``; github.com/cxxgtxy/QARepVGG, ``repvgg.py``; ZCls 0.15.2,
+``backbones/vgg/repvgg_backbone.py`` and ``conv_helper.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 # The parts of a block: their tensors, and their names for ours and the authors', for mmpretrain, timm and ZCls. The
 # squeeze-and-excitation of ZCls is of another kind: two matrices without biases. It published no weights with it.
-_PARTS: tuple[tuple[tuple[str, ...], tuple[str, str, str, str | None]], ...] = (
+# The last four are of QARepVGG blocks, and of deployed ones with batch normalisation put in.
+_PARTS: tuple[tuple[tuple[str, ...], tuple[str, str | None, str | None, str | None]], ...] = (
     (_WEIGHT, ("rbr_dense.conv", "branch_3x3.conv", "conv_kxk.conv", "0.rbr_dense.conv")),
     (_BN, ("rbr_dense.bn", "branch_3x3.norm", "conv_kxk.bn", "0.rbr_dense.bn")),
     (_WEIGHT, ("rbr_1x1.conv", "branch_1x1.conv", "conv_1x1.conv", "0.rbr_1x1.conv")),
@@ -36,6 +38,10 @@ _PARTS: tuple[tuple[tuple[str, ...], tuple[str, str, str, str | None]], ...] = (
     (_BIASED, ("rbr_reparam", "branch_reparam", "reparam_conv", "0")),
     (_BIASED, ("se.down", "se_layer.conv1.conv", "attn.fc1", None)),
     (_BIASED, ("se.up", "se_layer.conv2.conv", "attn.fc2", None)),
+    (_WEIGHT, ("rbr_1x1", None, None, None)),
+    (_BN, ("bn", None, None, None)),
+    (_WEIGHT, ("rbr_reparam.conv", None, None, None)),
+    (_BN, ("rbr_reparam.bn", None, None, None)),
 )
 
 

@@ -170,8 +170,8 @@ def _wanted(model: nn.Module, weights: Mapping[str, Tensor], may_switch: bool) -
     wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
     for prefix, block in _blocks(model):
         if may_switch and not block.deployed and f"{prefix}rbr_reparam.weight" in weights:
-            shape = wanted[f"{prefix}rbr_dense.conv.weight"]
-            wanted = {key: own for key, own in wanted.items() if not key.startswith(f"{prefix}rbr_")}
+            shape = block.convs()[0].weight.shape
+            wanted = {key: own for key, own in wanted.items() if not key.startswith((f"{prefix}rbr_", f"{prefix}bn."))}
             wanted |= {f"{prefix}rbr_reparam.weight": shape, f"{prefix}rbr_reparam.bias": shape[:1]}
     return wanted
 

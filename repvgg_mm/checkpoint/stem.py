@@ -13,7 +13,10 @@ from torch import Tensor
 
 from .errors import CheckpointError
 
-KERNELS = ("stage0.rbr_dense.conv.weight", "stage0.rbr_1x1.conv.weight", "stage0.rbr_reparam.weight")
+KERNELS = (
+    *("stage0.rbr_dense.conv.weight", "stage0.rbr_1x1.conv.weight", "stage0.rbr_reparam.weight"),
+    *("stage0.rbr_1x1.weight", "stage0.rbr_reparam.conv.weight"),  # of other kinds of blocks
+)
 """The kernels of the stem, in training and deployed form. It has no identity branch, which could not be adapted."""
 
 _RGB = 3

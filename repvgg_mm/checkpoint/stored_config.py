@@ -13,8 +13,10 @@ import math
 import pprint
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
+from ..archs import resolve_arch
 from .errors import CheckpointError
 
 _BACKBONES = ("RepVGG", "RepVGGplus")
@@ -49,10 +51,22 @@ def find_dataset_meta(checkpoint: object) -> dict[str, Any]:
 
     Returns:
         Name -> value; empty when there is nothing.
+
+    Raises:
+        CheckpointError: If the names of the classes are no names.
     """
     meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
     found = meta.get("dataset_meta") if isinstance(meta, dict) else None
-    return found if isinstance(found, dict) else {}
+    found = found if isinstance(found, dict) else {}
+    classes = found.get("classes")
+    if classes is not None and not (isinstance(classes, list | tuple) and all(map(_is_name, classes))):
+        raise CheckpointError(f"dataset_meta.classes={classes!r:.80} in the file are no printable names")
+    return found
+
+
+def _is_name(value: object) -> bool:
+    """Take any letters, but nothing that a terminal would obey."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def parse_config(text: str) -> dict[str, Any]:
@@ -195,6 +209,25 @@ def set_deploy(cfg: dict[str, Any]) -> int:
     for _, part in _walk(cfg, ()):
         if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
             part["deploy"] = True
+            part.pop("init_cfg", None)
+            count += 1
+    return count
+
+
+def set_conv_bn(cfg: dict[str, Any]) -> int:
+    """Turn every RepVGG backbone of a config, in place, into one of deployed blocks with batch normalisation put in.
+
+    Args:
+        cfg: As from `parse_config`.
+
+    Returns:
+        How many backbones there are.
+    """
+    count = 0
+    for _, part in _walk(cfg, ()):
+        if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
+            part["arch"] = asdict(resolve_arch(part["arch"]).of_kind(conv_bn=True))
+            part.pop("deploy", None)
             part.pop("init_cfg", None)
             count += 1
     return count

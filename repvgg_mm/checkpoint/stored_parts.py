@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import Any
 
@@ -14,6 +15,7 @@ _OURS = {
     "randomness": {"seed": 0},
     "log_level": "INFO",
 }
+_OF_A_MACHINE = ("num_workers", "prefetch_factor")  # another one's; no process more than this one has cores
 
 
 def take_parts(cfg: dict[str, Any], wanted: Collection[str] = ()) -> dict[str, Any]:
@@ -71,12 +73,14 @@ def _loader(cfg: dict[str, Any], name: str) -> dict[str, Any]:
     loader = cfg.get(name)
     if not isinstance(loader, dict) or "dataset" not in loader:
         raise CheckpointError(f"the stored config has no {name} with a dataset; give a config of your own")
-    for key, value in loader.items():
+    taken = {key: value for key, value in loader.items() if key not in _OF_A_MACHINE}
+    for key, value in taken.items():
         if key in LOADER_ARGS:
             LOADER_ARGS[key](value, f"{name}.{key}")
         elif value is not None and value is not False:
             raise refusal(f"{name}.{key}", value, "is not an argument that is taken from a stored config")
-    return loader
+    workers = loader.get("num_workers")
+    return taken | {"num_workers": min(workers, os.cpu_count() or 1) if type(workers) is int else 0}
 
 
 def _training_images(cfg: dict[str, Any]) -> dict[str, Any]:

@@ -81,9 +81,9 @@ def say(line: str) -> None:
 def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], list[Result]]]:
     """List the chosen cases with what measures each, in the order in which they run; growth has no table."""
     from repvgg_mm.benchmark import cases
+    from repvgg_mm.benchmark.bfloat16 import half_precision
     from repvgg_mm.benchmark.compiled import compiled_inference, compiled_training
     from repvgg_mm.benchmark.conversion import conversion
-    from repvgg_mm.benchmark.half import half_precision
     from repvgg_mm.benchmark.pipeline import pipeline
     from repvgg_mm.benchmark.runtimes import runtimes
     from repvgg_mm.benchmark.serving import serving
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Both in true float32, so that the efficiency compares like with like.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     machine = describe_machine(device) | {"batch": args.batch, "side": args.side, "repeats": args.repeats}
-    with redirect_stdout(sys.stderr):  # nncf shows its own progress
+    with redirect_stdout(sys.stderr):
         results, curves = measure(args, device)
     print(" ".join(f"{key}={value}" for key, value in machine.items()))
     print(results_table(results))

@@ -18,7 +18,15 @@ from ..openmmlab import behind_mmengine, check_installed
 
 DONE, CHECK_FAILED, BAD_INPUT = 0, 1, 2
 TRACEBACK = "--traceback"  # of every command: show where an error came up
-_FLAGS = {"trust=True": "--trust-checkpoint"}  # what the library calls otherwise than the command lines
+_NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's words, on the CPU and on a GPU
+_FLAGS = {  # what the library calls otherwise than the command lines
+    "trust=True": "--trust-checkpoint",
+    "force=True": "--force",
+    "resume=True": "--resume",
+    "another out_dir": "another --out-dir",
+    "with rename_checkpoint(FILE, 'repvgg_mm')": "with tools/convert.py FILE OUT --to repvgg_mm",
+    "export the network alone": "export the network alone with --raw",
+}
 
 
 class InputError(Exception):
@@ -89,10 +97,22 @@ def run(main: Callable[[], int]) -> None:
             raise
         if show:
             traceback.print_exception(error)
-        for name, flag in _FLAGS.items():
-            line = line.replace(name, flag)
-        say_once(f"error: {line}")
+        say_once(in_flags(f"error: {_printable(line)}"))
     sys.exit(BAD_INPUT)
+
+
+def in_flags(line: str) -> str:
+    """Write a message of the library in terms of the command lines.
+
+    Args:
+        line: the message.
+
+    Returns:
+        The same, with the names of flags.
+    """
+    for name, flag in _FLAGS.items():
+        line = line.replace(name, flag)
+    return line
 
 
 def _refusal(error: Exception) -> str | None:
@@ -100,6 +120,8 @@ def _refusal(error: Exception) -> str | None:
     full_disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
     if full_disk or isinstance(error, (InputError, FileNotFoundError)):
         return one_line(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return f"{one_line(error)}: there is not enough memory; take a smaller batch_size or smaller images"
     if not isinstance(error, ValueError):
         return None
     from ..runtime import FileError
@@ -113,6 +135,11 @@ def _refusal(error: Exception) -> str | None:
     from ..engine.explain import explain_known
 
     return explain_known(error)
+
+
+def _printable(line: str) -> str:
+    """Spell control characters out: a name in a file could hold what a terminal obeys."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
 
 
 def say_once(line: str) -> None:

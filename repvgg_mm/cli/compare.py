@@ -5,7 +5,8 @@ Example:
     python tools/compare.py deployed.pth --formats onnx onnx:int8 xml xml:int8 --int8-images 300
     python tools/compare.py deployed.pth --formats onnx onnx:half --html formats.html --json formats.json
 
-Formats: onnx, onnx:half, onnx:int8 (ONNX Runtime), xml, xml:half, xml:int8 (OpenVINO). The files themselves are not
+Formats: onnx, onnx:half, onnx:int8 (ONNX Runtime), xml, xml:half, xml:int8 (OpenVINO);
+onnx:int8-plain and xml:int8-plain, 8 bits by plain calibration. The files themselves are not
 kept: tools/export.py writes the one that you choose. Times are of one image at a time, from the image as it is to the
 answer, on the CPU, taken in turn.
 Exit code: 0 done; 1 a file in float32 answers otherwise than the checkpoint; 2 bad input.
@@ -112,7 +113,7 @@ def versions() -> dict[str, str]:
     """Versions of the runtimes that are there."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("onnxruntime", "openvino", "nncf") if find_spec(name)}
+    return {name: version(name) for name in ("onnxruntime", "openvino") if find_spec(name)}
 
 
 def cells(result: FormatResult, checkpoint: FormatResult) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def open_predictor(args: argparse.Namespace, exported: bool) -> Predictor:
 
     predictor = build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
     if args.precision:
-        from repvgg_mm.engine.precision import compute_in
+        from repvgg_mm.engine.half_precision import compute_in
 
         compute_in(predictor.model, args.precision)
     return predictor

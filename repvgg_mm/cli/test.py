@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     metrics = runner.test()
     shown = "\n".join(f"{name}: {show(value)}" for name, value in metrics.items())
     if args.precision:
-        from repvgg_mm.engine.precision import compute_in
+        from repvgg_mm.engine.half_precision import compute_in
         from repvgg_mm.engine.testing import tested_model
 
         compute_in(tested_model(runner), args.precision)

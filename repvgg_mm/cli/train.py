@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .command import BAD_INPUT, CHECK_FAILED, DONE, ConfigOptions, one_line, say_once, user_input
+from .command import BAD_INPUT, CHECK_FAILED, DONE, ConfigOptions, in_flags, one_line, say_once, user_input
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -123,7 +123,7 @@ def train(runner: Runner) -> int:
         runner.train()
         line, code = "", DONE
     except Interrupted as stop:
-        line, code = str(stop), 128 + stop.signum
+        line, code = in_flags(str(stop)), 128 + stop.signum
     except NonFiniteError as error:
         kept = runner.message_hub.runtime_info.get("last_ckpt", "none yet")
         line, code = f"error: {error}; last good checkpoint: {kept}", CHECK_FAILED

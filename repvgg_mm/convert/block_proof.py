@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..reparam.block_names import has_identity
 from ..reparam.difference import FLOAT_TOLERANCE, TOLERANCE, Difference, compare_outputs
 
 _NUMBERS_AT_ONCE = 2**19  # of a kernel: 4 MiB in float64, the quickest of 2**15 to 2**22
@@ -56,7 +57,11 @@ class BlockProof(NamedTuple):
 
 
 def prove_blocks(
-    weights: Mapping[str, Tensor], converted: Mapping[str, Tensor], prefixes: list[str], eps: float
+    weights: Mapping[str, Tensor],
+    converted: Mapping[str, Tensor],
+    prefixes: list[str],
+    eps: float,
+    identities: Mapping[str, bool] = {},
 ) -> list[BlockProof]:
     """Compute every block from its tensors, by its branches and by its fused kernel.
 
@@ -65,24 +70,38 @@ def prove_blocks(
         converted: its deployed form.
         prefixes: of the blocks, such as ``'backbone.stage1.0.'``.
         eps: what the batch normalisations add to the variance.
+        identities: as for `convert_state_dict`.
 
     Returns:
         A proof for each block, in their order.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        return [_prove(_Block(weights, converted, prefix, eps), generator) for prefix in prefixes]
+        blocks = [
+            _Block(weights, converted, prefix, eps, has_identity(weights, prefix, identities)) for prefix in prefixes
+        ]
+        return [_prove(block, generator) for block in blocks]
 
 
 class _Block:
     """The tensors of a block by their own names."""
 
-    def __init__(self, weights: Mapping[str, Tensor], converted: Mapping[str, Tensor], prefix: str, eps: float) -> None:
-        self.weights, self.prefix, self.eps = weights, prefix, eps
-        self.dense, self.pointwise = self["rbr_dense.conv.weight"], self["rbr_1x1.conv.weight"]
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        converted: Mapping[str, Tensor],
+        prefix: str,
+        eps: float,
+        has_identity: bool,
+    ) -> None:
+        self.weights, self.prefix, self.eps, self.has_identity = weights, prefix, eps, has_identity
+        self.is_qa = f"{prefix}rbr_1x1.weight" in weights
+        self.is_conv_bn = f"{prefix}rbr_reparam.conv.weight" in weights
+        self.dense = self["rbr_reparam.conv.weight" if self.is_conv_bn else "rbr_dense.conv.weight"]
+        if not self.is_conv_bn:
+            self.pointwise = self["rbr_1x1.weight" if self.is_qa else "rbr_1x1.conv.weight"]
         self.kernel = converted[f"{prefix}rbr_reparam.weight"]
         self.bias = converted[f"{prefix}rbr_reparam.bias"]
-        self.has_identity = f"{prefix}rbr_identity.running_var" in weights
 
     def __getitem__(self, name: str) -> Tensor:
         return self.weights[self.prefix + name]
@@ -115,14 +134,22 @@ def _outputs(
     x = window[:, inputs]
     centre = x[:, :, 1:2, 1:2]
     exact = torch.float64 if dtype == torch.float64 else None
-    dense, pointwise, kernel, bias = (
-        t[rows].to(dtype) for t in (block.dense, block.pointwise, block.kernel, block.bias)
-    )
+    dense, kernel, bias = (t[rows].to(dtype) for t in (block.dense, block.kernel, block.bias))
+    fused = F.conv2d(x, kernel, bias, groups=groups)
+    if block.is_conv_bn:
+        return block.normalize(F.conv2d(x, dense, groups=groups), "rbr_reparam.bn", rows, exact), fused
+    pointwise = block.pointwise[rows].to(dtype)
     out = block.normalize(F.conv2d(x, dense, groups=groups), "rbr_dense.bn", rows, exact)
-    out = out + block.normalize(F.conv2d(centre, pointwise, groups=groups), "rbr_1x1.bn", rows, exact)
-    if block.has_identity:
-        out = out + block.normalize(window[:, rows, 1:2, 1:2], "rbr_identity", rows, exact)
-    return out, F.conv2d(x, kernel, bias, groups=groups)
+    around = F.conv2d(centre, pointwise, groups=groups)
+    itself = window[:, rows, 1:2, 1:2] if block.has_identity else None
+    if block.is_qa:
+        out = out + around + (0 if itself is None else itself)
+        out = block.normalize(out, "bn", rows, exact)
+    else:
+        out = out + block.normalize(around, "rbr_1x1.bn", rows, exact)
+        if itself is not None:
+            out = out + block.normalize(itself, "rbr_identity", rows, exact)
+    return out, fused
 
 
 def _pieces(channels: int, per_group: int, has_identity: bool) -> Iterator[tuple[slice, slice, int]]:

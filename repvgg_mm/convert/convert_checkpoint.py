@@ -30,8 +30,9 @@ from ..checkpoint import (
 )
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.published import find_file
+from ..checkpoint.rounded import without_reaches
 from ..files import move_into_place, workplace
-from ..reparam.block_tensors import block_prefixes
+from ..reparam.block_names import block_prefixes
 from ..reparam.convert import convert_state_dict, nothing_to_convert
 from ..reparam.difference import FLOAT_TOLERANCE, TOLERANCE, Difference
 from .block_proof import BlockProof, prove_blocks
@@ -115,31 +116,33 @@ def convert_checkpoint(
     if not block_prefixes(weights):
         raise CheckpointError(f"{path}: {nothing_to_convert(weights)}")
     cfg = _read_config({} if peer in PEERS else loaded, config, notes)
-    pair = None if cfg is None or arch is not None else _build_pair(cfg, config is not None, notes)
+    pair = None if cfg is None or arch is not None else _build_pair(cfg, None if config is not None else file, notes)
     eps, note = choose_eps(eps, pair.eps if pair else None, weights, cfg)
     notes += [note] if note else []
     if arch is not None:
         from .model_pair import pair_from_arch  # imports OpenMMLab: only where a model is built
 
         pair = pair_from_arch(arch, eps)
-    conversion = _convert(path, weights, eps, notes)
+    conversion = _convert(path, weights, eps, pair.identities(weights) if pair else {}, notes)
     conversion.source = file
     converted = conversion.content
     if found.wrapper is not None or config is not None:
         conversion.content = _wrap(loaded, converted, cfg, notes)
     if pair:
-        conversion.difference = pair.compare(weights, converted, path)
+        conversion.difference = pair.compare(without_reaches(weights), without_reaches(converted), path)
     return conversion
 
 
-def _convert(path: str, weights: Mapping[str, Tensor], eps: float, notes: list[str]) -> Conversion:
+def _convert(
+    path: str, weights: Mapping[str, Tensor], eps: float, identities: Mapping[str, bool], notes: list[str]
+) -> Conversion:
     """Convert a state dict and prove each block."""
     prefixes = block_prefixes(weights)
     try:
-        converted = convert_state_dict(weights, eps)
+        converted = convert_state_dict(weights, eps, identities)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    proofs = prove_blocks(weights, converted, prefixes, eps)
+    proofs = prove_blocks(weights, converted, prefixes, eps, identities)
     # Copied (tied ones once), so that no tensor is a view of the mapped file, which lives as long as its last view.
     untouched = deepcopy({key: tensor for key, tensor in weights.items() if key in converted})
     converted.update(untouched)
@@ -262,14 +265,14 @@ def _read_config(loaded: object, config: str | None, notes: list[str]) -> dict[s
         return None
 
 
-def _build_pair(cfg: dict[str, Any], trusted: bool, notes: list[str]) -> Any:
+def _build_pair(cfg: dict[str, Any], stored_in: str | None, notes: list[str]) -> Any:
     """Build both forms; with a stored config that can't be built there is no whole model, one given is an error."""
     from .model_pair import pair_from_config  # imports OpenMMLab: only where a model is built
 
     try:
-        return pair_from_config(cfg, trusted)
+        return pair_from_config(cfg, stored_in)
     except (CheckpointError, KeyError, ImportError) as error:
-        if trusted:
+        if stored_in is None:
             raise
         notes.append(f"blocks are compared, not the whole model: the config inside can't be built here ({error})")
         return None

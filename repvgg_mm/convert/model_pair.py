@@ -9,9 +9,10 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..checkpoint import set_deploy, take_parts
+from ..checkpoint.architecture import backbone_prefix
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import fill_backbone, load_weights
-from ..engine.gate import build_model
+from ..engine.gate import build_model, building
 from ..engine.limits import limits
 from ..models import RepVGG
 from ..reparam import RepVGGBlock
@@ -51,6 +52,19 @@ class ModelPair:
             )
         return found.pop()
 
+    def identities(self, weights: Mapping[str, Tensor]) -> dict[str, bool]:
+        """Tell which blocks have an identity branch; a QARepVGG block's weights may not.
+
+        Args:
+            weights: state dict in training form.
+
+        Returns:
+            Prefix of each block -> whether it has one.
+        """
+        before = backbone_prefix(weights) if self.backbone_only else ""
+        blocks = {name: block for name, block in self.train.named_modules() if isinstance(block, RepVGGBlock)}
+        return {f"{before}{name}.": block.has_identity for name, block in blocks.items()}
+
     def compare(self, weights: Mapping[str, Tensor], converted: Mapping[str, Tensor], source: str) -> Difference:
         """Fill both forms and compare their outputs on the fixed input.
 
@@ -88,12 +102,13 @@ def pair_from_arch(arch: str, eps: float) -> ModelPair:
     return ModelPair(RepVGG(arch, norm_cfg={"type": "BN", "eps": eps}), RepVGG(arch, deploy=True), backbone_only=True)
 
 
-def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:
+def pair_from_config(cfg: dict[str, Any], stored_in: str | None = None) -> ModelPair:
     """Build the whole model of a config in both forms.
 
     Args:
         cfg: config with ``model``, as plain data.
-        trusted: whether the user gave it; one found in a checkpoint may name registered classes only.
+        stored_in: the file that it was found in, as which it may name registered classes only, and describe no larger
+            model than that; None for one that the user gave.
 
     Returns:
         The pair.
@@ -101,10 +116,10 @@ def pair_from_config(cfg: dict[str, Any], trusted: bool) -> ModelPair:
     Raises:
         CheckpointError: if the config does not describe a model with RepVGG, or may not be built.
     """
-    cfg = dict(deepcopy(cfg)) if trusted else take_parts(cfg)
-    with limits(stored=not trusted):
+    cfg = dict(deepcopy(cfg)) if stored_in is None else take_parts(cfg)
+    with building(stored_in):
         train = build_model(Config(cfg))  # Config: the libraries read their settings as attributes
         if not set_deploy(cfg["model"]):
             raise CheckpointError("the config has no model with type='RepVGG'")
         deploy = build_model(Config(cfg))
-    return ModelPair(train, deploy, backbone_only=False, stored=not trusted)
+    return ModelPair(train, deploy, backbone_only=False, stored=stored_in is not None)

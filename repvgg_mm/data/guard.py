@@ -6,6 +6,7 @@ a pipeline that load are run here, and what they loaded is looked at, for every 
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,9 @@ def load_checked(step: Step, results: dict[str, Any], labels: Labels | None) -> 
     """
     had_image, had_mask = "img" in results, "gt_seg_map" in results
     paths = [results.get(key) for key in ("img_path", "seg_map_path")]
+    for path in paths:
+        if path and os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
+            raise UnreadableDataError(f"{path} can't be read: it is no regular file")
     try:
         loaded = step(results)
     except Exception as error:  # whatever a decoder makes of a damaged file

@@ -99,7 +99,7 @@ def measure(config: str, trained: str, deployed: str, data: Path, look: Look) ->
 
     os.environ["DIGITS"] = str(data)  # read by the config
     cfg = load_config(config)
-    pair = pair_from_config(cfg.to_dict(), trusted=True)
+    pair = pair_from_config(cfg.to_dict())
     weights, converted = (find_state_dict(load_checkpoint(path)).state_dict for path in (trained, deployed))
     difference = pair.compare(weights, converted, trained)
     loader = Runner.build_dataloader(cfg.test_dataloader)

@@ -46,7 +46,6 @@ PACKAGES = (
     Package("onnxscript", ("onnxscript",)),
     Package("onnxruntime", ("onnxruntime",)),
     Package("openvino", ("openvino",)),
-    Package("nncf", ("nncf",)),
     Package("webdataset", ("webdataset",)),
 )
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from ..reparam import RepVGGBlock
+from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 
 
 def add_custom_l2(model: nn.Module, groups: Mapping[int, dict[str, Any]], weight_decay: float) -> None:
@@ -25,16 +25,18 @@ def add_custom_l2(model: nn.Module, groups: Mapping[int, dict[str, Any]], weight
         weight_decay: of the optimizer, for groups that name none.
 
     Raises:
-        ValueError: if the model has no RepVGG block in training form whose kernels train.
+        ValueError: if the model has no RepVGG block in training form whose kernels train, or blocks of another kind.
     """
     blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock) and not module.deployed]
-    trained = [block for block in blocks if id(block.rbr_dense.conv.weight) in groups]
+    trained = [block for block in blocks if id(block.convs()[0].weight) in groups]
     if not trained:
         raise ValueError("custom_l2=True: the model has no RepVGG block in training form whose kernels train")
-    decays = [groups[id(block.rbr_dense.conv.weight)].get("weight_decay", weight_decay) for block in trained]
+    if any(isinstance(block, (QARepVGGBlock, ConvBNBlock)) for block in trained):
+        raise ValueError("custom_l2=True is for RepVGG's own blocks: QARepVGG and conv_bn take plain weight decay")
+    decays = [groups[id(block.convs()[0].weight)].get("weight_decay", weight_decay) for block in trained]
     for block in trained:
-        for branch in (block.rbr_dense, block.rbr_1x1):
-            groups[id(branch.conv.weight)]["weight_decay"] = 0.0
+        for conv in block.convs():
+            groups[id(conv.weight)]["weight_decay"] = 0.0
     model.register_forward_hook(_CustomL2(trained, decays), with_kwargs=True)
     print_log(f"custom L2: weight decay on the equivalent kernels of {len(trained)} RepVGG blocks", logger="current")
 

@@ -37,7 +37,7 @@ def explain(error: BaseException) -> str:
     if unknown:
         return unknown
     empty = next((f.f_locals["self"] for f in frames if getattr(f.f_locals.get("self"), "data_list", None) == []), None)
-    if empty is not None and isinstance(error, ValueError):  # mmengine joins a list of nothing
+    if empty is not None and isinstance(error, ValueError) and not _raised_by_us(frames):  # it joins a list of nothing
         return f"there is no image in the data set: {where_it_looked(empty)}"
     text = _plain(error)
     built = builder.f_locals.get("obj_cls") if builder is not None else None

@@ -7,8 +7,9 @@ inside), set the form, build and fill. What a file of somebody else may ask for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,9 +31,11 @@ from ..checkpoint import (
 from ..checkpoint.errors import CheckpointError
 from ..checkpoint.pretrained import load_weights
 from ..checkpoint.published import find_file
+from ..checkpoint.rounded import trained_layers
 from ..reparam.convert import is_deployed
 from .config import apply_options, load_config
 from .limits import limits
+from .model_size import models_no_larger_than
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -43,7 +46,8 @@ class Opened:
     """A file with weights, and the config to build its model from.
 
     Attributes:
-        path: The file.
+        path: The file, as the user named it.
+        file: The one on this machine that holds its weights.
         cfg: What may be built; the model in the form of the weights.
         given: The whole config as it was given or stored, to be written on, never to be built.
         stored: Whether the config came inside the file.
@@ -53,6 +57,7 @@ class Opened:
     """
 
     path: str
+    file: str
     cfg: Config
     given: dict[str, Any]
     stored: bool
@@ -61,8 +66,12 @@ class Opened:
     weights: Mapping[str, Tensor]
 
     def limits(self) -> AbstractContextManager[None]:
-        """Make the context in which everything that comes from the config is built and run."""
+        """Make the context in which everything that comes from the config runs."""
         return limits(self.stored, self.trust)
+
+    def building(self) -> AbstractContextManager[None]:
+        """Make the context in which everything that comes from the config is built."""
+        return building(self.file if self.stored else None, self.trust)
 
     def within(self, run: Callable[_P, _T]) -> Callable[_P, _T]:
         """Wrap something that runs later, so that it runs inside `limits`.
@@ -81,7 +90,7 @@ class Opened:
         return limited
 
     def fill(self, model: nn.Module) -> None:
-        """Load the weights, all of them or none.
+        """Load the weights, all of them or none; what was trained with rounded numbers computes with them.
 
         Args:
             model: Built from the config.
@@ -89,6 +98,11 @@ class Opened:
         Raises:
             CheckpointError: If they don't fit.
         """
+        names = trained_layers(self.weights)
+        if names:
+            from ..quantization.fake_layers import round_layers  # imports mmcv
+
+            round_layers(model, names)
         load_weights(model, self.weights, self.path)
 
     def build(self) -> nn.Module:
@@ -100,7 +114,7 @@ class Opened:
         Raises:
             CheckpointError: If the weights don't fit.
         """
-        with self.limits():
+        with self.building():
             model = build_model(self.cfg)
         self.fill(model)
         return model
@@ -131,7 +145,7 @@ def open_model(
         print_log(published, logger="current")
     loaded = load_checkpoint(path, trust)
     weights = find_state_dict(loaded).state_dict
-    opened = open_config(checkpoint, loaded, config, wanted, weights, trust, **flags)
+    opened = open_config(checkpoint, path, loaded, config, wanted, weights, trust, **flags)
     if is_deployed(weights):
         set_deploy(opened.cfg.model)
     return opened
@@ -139,6 +153,7 @@ def open_model(
 
 def open_config(
     path: str,
+    file: str,
     loaded: object,
     config: str | None,
     wanted: Collection[str],
@@ -152,6 +167,7 @@ def open_config(
 
     Args:
         path: The file, for messages.
+        file: The one on this machine that holds its weights.
         loaded: What it holds.
         config: Config file; None takes the config inside.
         wanted: As for `open_model`.
@@ -180,7 +196,7 @@ def open_config(
     if not cfg.get("model"):
         raise ValueError(f"{config} has no model: give the config of the model in {path}")
     cfg.load_from, cfg.resume = None, False
-    return Opened(path, cfg, given, not config, trust, find_dataset_meta(loaded), weights)
+    return Opened(path, file, cfg, given, not config, trust, find_dataset_meta(loaded), weights)
 
 
 def stored_config(loaded: object, path: str) -> dict[str, Any]:
@@ -202,8 +218,20 @@ def stored_config(loaded: object, path: str) -> dict[str, Any]:
     return parse_config(text)
 
 
+@contextmanager
+def building(file: str | None, trust: bool = False) -> Iterator[None]:
+    """Build something: as `limits` has it and, for a config out of a file, no larger than that.
+
+    Args:
+        file: Where the config came from; None for one that the user names.
+        trust: As for `limits`.
+    """
+    with limits(file is not None, trust), models_no_larger_than(os.path.getsize(file)) if file else nullcontext():
+        yield
+
+
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config, without weights; a stored config's only inside `limits`.
+    """Build the model of a config, without weights; a stored config's only inside `building`.
 
     Args:
         cfg: With ``model``.

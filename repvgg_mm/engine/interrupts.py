@@ -30,7 +30,9 @@ class Interrupted(Exception):
     """
 
     def __init__(self, signum: int, iteration: int, path: str | None) -> None:
-        saved = f"saved {path}; go on with --resume" if path else "nothing saved: default_hooks.checkpoint is not ours"
+        saved = (
+            f"saved {path}; go on with resume=True" if path else "nothing saved: default_hooks.checkpoint is not ours"
+        )
         super().__init__(f"stopped by {signal.Signals(signum).name} after iteration {iteration}: {saved}")
         self.signum = signum
 

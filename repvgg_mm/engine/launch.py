@@ -48,9 +48,9 @@ def prepare_cpu_processes(cfg: Config) -> None:
     if cfg.get("launcher", "none") == "none" or torch.cuda.is_available():
         return
     if cfg.launcher != "pytorch":
-        raise ValueError(f"--launcher {cfg.launcher} needs GPUs: on CPU use torchrun with --launcher pytorch")
+        raise ValueError(f"launcher={cfg.launcher!r} needs GPUs: on CPU use torchrun with launcher='pytorch'")
     if "RANK" not in os.environ:
-        raise ValueError("--launcher pytorch needs torchrun: see tools/dist_train.sh")
+        raise ValueError("launcher='pytorch' needs torchrun: see tools/dist_train.sh")
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=timeout)
     cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}

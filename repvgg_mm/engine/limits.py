@@ -3,8 +3,8 @@
 mmengine's own loader unpickles every checkpoint that it is given, whoever asks: ``load_from``, ``--resume``,
 ``init_cfg=dict(type='Pretrained')`` of any module, a distillation model's teacher. `safe_loading` puts ours in its
 place. `limits` adds, for a config that came inside a file, that nothing is built by any name that is not registered by
-OpenMMLab or us, and that nothing loads a checkpoint, a pickle, YAML or code from a hub at all. The allow-list of the
-stored config has no such thing on it: this is the second wall.
+OpenMMLab or us, and that nothing loads a checkpoint, a pickle, YAML or code from a hub, or reads a pipe or a device, at
+all. The allow-list of the stored config has no such thing on it: this is the second wall.
 
 Both change mmengine's tables for the whole process until they are left; they may be nested, but not left by one thread
 while another is inside.
@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.fileio.handlers.registry_utils import file_handlers
 from mmengine.registry import Registry, registry
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -29,6 +31,7 @@ from .safe_loader import Loader
 _PACKAGES = ("repvgg_mm.", "mmengine.", "mmcv.", "mmseg.", "mmdet.", "mmpretrain.", "torch.nn.", "torch.utils.data.")
 _FETCHING = ("mmdet.models.language_models.", "mmseg.models.text_encoder.")  # weights by name while they are built
 _FORMATS = ("json",)
+_READERS = ("get", "get_text", "get_local_path")  # all ways to the content of a local file
 
 
 @contextmanager
@@ -62,6 +65,7 @@ def limits(stored: bool, trust: bool = False) -> Iterator[None]:
                 (registry, "import_module", _import_of_our_packages),  # else `type='x.y'` does with x/registry.py
                 (torch, "load", _no_loading),
                 (torch.hub, "load", _no_loading),
+                *((LocalBackend, name, _of_a_regular_file(getattr(LocalBackend, name))) for name in _READERS),
             ):
                 stack.enter_context(_replaced(owner, name, value))
             stack.enter_context(_without(file_handlers, [key for key in file_handlers if key not in _FORMATS]))
@@ -95,6 +99,17 @@ def _of_our_packages(get: Callable[[Registry, str], Any]) -> Callable[[Registry,
         if found is not None and (not module.startswith(_PACKAGES) or module.startswith(_FETCHING)):
             raise CheckpointError(f"stored config: type={key!r:.80} is not built from it; give a config of your own")
         return found
+
+    return checked
+
+
+def _of_a_regular_file(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Let only regular files be read: a pipe is waited for without end, a device has none."""
+
+    def checked(self: LocalBackend, filepath: str | Path, *args: Any, **kwargs: Any) -> Any:
+        if Path(filepath).exists() and not Path(filepath).is_file():
+            raise CheckpointError(f"stored config: it asks to read {str(filepath)!r:.200}, which is no regular file")
+        return read(self, filepath, *args, **kwargs)
 
     return checked
 

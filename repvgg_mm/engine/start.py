@@ -17,6 +17,7 @@ from .across_processes import bare_model
 from .checks import data, fit
 from .checks.keys import check_keys
 from .checks.kinds import check_kinds
+from .checks.quant_aware import check_quant_aware, check_weights
 from .checks.values import check_values
 from .launch import build_runner
 from .safe_loader import Loader, check_state
@@ -146,20 +147,24 @@ def check_start(cfg: Config, trust: bool = False) -> None:
     """
     if (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
         raise ValueError("optim_wrapper.type='AmpOptimWrapper' needs a GPU: without one take 'BFloat16OptimWrapper'")
+    check_quant_aware(cfg)
     path = cfg.get("load_from")
     if path and urlsplit(path).scheme == "":  # mmengine downloads the others
-        _check_checkpoint(path, bool(cfg.get("resume")), trust)
+        _check_checkpoint(cfg, path, trust)
 
 
-def _check_checkpoint(path: str, resume: bool, trust: bool) -> None:
+def _check_checkpoint(cfg: Config, path: str, trust: bool) -> None:
+    resume = bool(cfg.get("resume"))
     loaded = Loader(trust, resume=False).load(path)
-    layout = recognise(find_state_dict(loaded).state_dict)
+    weights = find_state_dict(loaded).state_dict
+    check_weights(cfg, weights, path)
+    layout = recognise(weights)
     if layout not in (None, "repvgg_mm"):
-        flag = "--resume" if resume else "load_from"
+        taker = "resuming" if resume else "load_from"
         raise CheckpointError(
-            f"{path}: its RepVGG is named as in {layout}, which {flag} can't take: set "
-            f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or rename it with "
-            "tools/convert.py FILE OUT --to repvgg_mm"
+            f"{path}: its RepVGG is named as in {layout}, which {taker} can't take: set "
+            f"model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{path}'), or "
+            "rename it with rename_checkpoint(FILE, 'repvgg_mm')"
         )
     if not resume:
         return

@@ -83,7 +83,8 @@ def build_limited_runner(opened: Opened) -> Runner:
     problems: list[str] = []
     with opened.limits():
         data.take_switches(opened.cfg)
-        runner = build_runner(opened.cfg)
+        with opened.building():
+            runner = build_runner(opened.cfg)
         with checked_json(data.dataset_classes(opened.cfg), problems.append) as categories:
             loader = runner.test_loop.dataloader  # builds the data set: a wrong path shows here
         problems += data.check_not_empty(loader, "test_dataloader")

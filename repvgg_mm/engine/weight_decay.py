@@ -18,7 +18,8 @@ class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's optimizer constructor, without weight decay where RepVGG must not have it.
 
     That is on every bias, and in RepVGG blocks on the scales of the 3x3 and the 1x1 branch: decaying those would only
-    weaken these branches against the identity, whose scale decays like any weight. All else, ``paramwise_cfg`` with
+    weaken these branches against the identity, whose scale decays like any weight. In QARepVGG blocks no scale decays,
+    as their authors have it. All else, ``paramwise_cfg`` with
     the learning rates of heads included, is as mmengine has it.
 
     Args:
@@ -29,7 +30,8 @@ class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ValueError: if the optimizer has no ``weight_decay``, or there is nothing for ``custom_l2``.
 
     Source:
-        The authors' README (github.com/DingXiaoH/RepVGG), "Train from scratch".
+        The authors' README (github.com/DingXiaoH/RepVGG), "Train from scratch"; for QARepVGG ``sgd_optimizer`` in the
+        ``train.py`` of github.com/cxxgtxy/QARepVGG.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
@@ -74,7 +76,7 @@ class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 def _branch_scales(model: nn.Module) -> set[str]:
     blocks = [f"{name}." if name else "" for name, module in model.named_modules() if isinstance(module, RepVGGBlock)]
-    return {f"{block}{branch}.bn.weight" for block in blocks for branch in ("rbr_dense", "rbr_1x1")}
+    return {f"{block}{bn}.weight" for block in blocks for bn in ("rbr_dense.bn", "rbr_1x1.bn", "bn")}
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def describe(opened: Opened, source: str) -> dict[str, Any]:
             about["dataset_meta"] = json.loads(json.dumps(dataset_meta))
     except (CheckpointError, TypeError) as error:
         raise ValueError(f"{source}: its config or dataset_meta can't go into the file: {error}") from error
-    about["checkpoint_sha256"] = _digest(opened.path)
+    about["checkpoint_sha256"] = _digest(opened.file)
     import onnx
 
     about["versions"] = {"repvgg_mm": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__}

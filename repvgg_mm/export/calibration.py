@@ -35,7 +35,7 @@ class CalibrationImages:
         self._crops = (cfg.model.get("test_cfg") or {}).get("mode") == "slide"
         self._shape = shape
         try:
-            self._loader = Runner.build_dataloader(_one_by_one(cfg), seed=0)
+            self._loader = Runner.build_dataloader(one_by_one(cfg), seed=0)
         except FileNotFoundError as error:
             raise ValueError(f"calibrating: {error}: give a config with the place of the training data") from error
         guard(self._loader.dataset)
@@ -67,8 +67,18 @@ class CalibrationImages:
         return image
 
 
-def _one_by_one(cfg: Config) -> dict[str, Any]:
-    """Make the config of a loader of the training data with the test pipeline, one image at a time, shuffled."""
+def one_by_one(cfg: Config) -> dict[str, Any]:
+    """Make the config of a loader of the training data with the test pipeline, one image at a time, shuffled.
+
+    Args:
+        cfg: with ``train_dataloader`` and ``test_dataloader``.
+
+    Returns:
+        What mmengine builds a loader from.
+
+    Raises:
+        ValueError: if the config names no such data.
+    """
     loader: dict[str, Any] = deepcopy(cfg.get("test_dataloader") or {})
     data: dict[str, Any] = deepcopy((cfg.get("train_dataloader") or {}).get("dataset") or {})
     while isinstance(data.get("dataset"), Mapping):  # wrapped, to repeat it for example

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .whole_numbers import divide
 from .windows import average
 
 
@@ -93,9 +94,8 @@ class OneStageBoxes(nn.Module):
 
 def to_image(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Scale boxes (N, 4) of the prepared image to the given one."""
-    height, width, prepared_height, prepared_width = sizes.double().unbind()
-    factor = torch.stack([width / prepared_width, height / prepared_height]).repeat(2)
-    return boxes * factor.to(boxes.dtype)
+    height, width, prepared_height, prepared_width = sizes.to(boxes.dtype).unbind()
+    return boxes / torch.stack([prepared_width / width, prepared_height / height]).repeat(2)
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return score, anchor and class of the best ``count`` of (anchors, classes); where they run out, -infinity."""
     values, index = F.pad(scores.flatten(), (0, count), value=-torch.inf).topk(count)
     index = torch.where(values.isinf(), 0, index)
-    return values, index // scores.shape[1], index % scores.shape[1]
+    return values, *divide(index, scores.shape[1])
 
 
 def _decode(head: Any, priors: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:

@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from numpy.typing import NDArray
+from torch import nn
 
+from ..checkpoint.rounded import trained_layers
 from ..engine.gate import open_model
 from ..files import workplace
 from ..inference.predictors import Predictor, build_predictor
+from ..quantization.fake_layers import rounded_layers, unround
 from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import by_branches
@@ -27,9 +30,10 @@ from .complete import Complete, join, write_parts
 from .export_checkpoint import ENGINE, check_target, move
 from .network import kind_of
 from .original_images import OriginalImages
-from .precision import Precision, numbers_of, write_as
+from .precision import Bits, Precision, numbers_of, write_as
 from .preparation import read_preparation
 from .tensorrt_engine import build_engine
+from .trained import refuse_other_numbers, write_as_trained
 from .writers import describe_again
 
 _PROOF_SIZES = ((96, 128), (213, 160), (128, 333))  # height and width of the images that the proof makes
@@ -64,6 +68,7 @@ def export_complete(
     int8: int = 0,
     half: bool = False,
     scores: bool = False,
+    bits: Bits = Bits(),  # noqa: B008  frozen
 ) -> CompleteExport:
     """Write a file that takes an image as it is and gives the answer, for ONNX Runtime, TensorRT or OpenVINO.
 
@@ -77,6 +82,7 @@ def export_complete(
         int8: the network in 8 bits, calibrated with so many images of the config's training data; 0: not.
         half: the network in float16, but for the layers that it can't hold on ``images``, or on training images.
         scores: let a segmentor give the probability of each class at each pixel beside the mask.
+        bits: how 8 bits are chosen.
 
     Returns:
         The export. If the answers of a file in float32 differ, nothing was written.
@@ -95,23 +101,44 @@ def export_complete(
         wanted = [predictor.answer(image) for image in shown]
     looks = int8 > 0 or (half and not images)
     opened = open_model(checkpoint, config, ["pipeline", "calibration"] if looks else ["pipeline"], trust)
+    refuse_other_numbers(len(trained_layers(opened.weights)), numbers != "float32", checkpoint)
     about = describe(opened, config or checkpoint) | _about(predictor)
     with opened.limits(), workplace(target) as folder:
         model = opened.build().eval()
         samples: Samples = _training_images(opened.cfg, int8) if looks else shown if half else []
-        switch_to_deploy(model)
-        how = read_preparation(opened.cfg)
-        complete = Complete(model, how, scores).eval()
-        whole = folder / "whole.onnx"
-        join(write_parts(complete, folder), complete.names, whole)
-        about |= {"preparation": how.describe(), "decoding": describe_decoding(model, kind_of(model))}
+        reaches = unround(model) if rounded_layers(model) else {}
+        complete, whole = write_whole(opened.cfg, model, folder, scores)
+        about |= {"preparation": read_preparation(opened.cfg).describe()}
+        about |= {"decoding": describe_decoding(model, kind_of(model))}
         made = folder / ("proven.onnx" if target.suffix == ENGINE else target.name)
-        precision = write_as(whole, numbers, samples, len(samples), about, made)
+        if reaches:
+            precision = write_as_trained(whole, reaches, about, made)
+        else:
+            precision = write_as(whole, numbers, samples, len(samples), about, made, bits)
         agreement = reduce(or_, map(compare_answers, wanted, map(Model(str(made)), shown)))
         describe_again(made, {"difference": asdict(agreement) | {"images": len(shown)}})
-        good = agreement.holds or numbers != "float32"
+        good = agreement.holds or precision.numbers != "float32"
         files = _put(made, target) if good else []
     return CompleteExport(files, complete.names, agreement, len(shown), precision)
+
+
+def write_whole(cfg: Config, model: nn.Module, folder: Path, scores: bool = False) -> tuple[Complete, Path]:
+    """Write a complete file in float32.
+
+    Args:
+        cfg: config of the model; its test pipeline goes into the file.
+        model: in eval mode; it is converted in place.
+        folder: where the file goes.
+        scores: see `export_complete`.
+
+    Returns:
+        What is in the file, as a module, and the file.
+    """
+    switch_to_deploy(model)
+    complete = Complete(model, read_preparation(cfg), scores).eval()
+    whole = folder / "whole.onnx"
+    join(write_parts(complete, folder), complete.names, whole)
+    return complete, whole
 
 
 def _put(made: Path, target: Path) -> list[Path]:

@@ -37,7 +37,7 @@ class Exported:
                 f"{self.path} takes {_by(session.shape)}: only 4 numbers, (N, 3, H, W), can be run here"
             )
         self.shape = session.shape
-        self._most: int = self.about.get("input", {}).get("batch", [1, 1])[1]
+        self._most = _most_images(self.path, self.about)
 
     @property
     def example(self) -> tuple[int, int, int, int]:
@@ -61,7 +61,7 @@ class Exported:
         if any(side not in (None, given) for side, given in zip(self.shape[1:], images.shape[1:], strict=True)):
             raise CheckpointError(
                 f"{self.path} takes images of {_by(self.shape[1:])}, not {_by(images.shape[1:])}: "
-                "export it with the --size of the data, or resize the data with --cfg-options"
+                "export it for the size of the data, or resize the data in the config"
             )
         missing = -len(images) % batch if self.shape[0] else 0  # the last batch is filled up
         filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
@@ -88,6 +88,16 @@ def open_exported(path: str) -> Exported:
         return Exported(open_session(path))
     except FileError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _most_images(path: str, about: dict[str, Any]) -> int:
+    """Take out of what a file says, which anybody may have written, how many images it takes at a time."""
+    match about.get("input"):
+        case None:
+            return 1
+        case {"batch": [int(), int(most)]} if 0 < most < 2**31:
+            return most
+    raise CheckpointError(f"{path} is damaged: its entry 'input' names no least and most images; export it again")
 
 
 def _by(shape: Sequence[int | None]) -> str:

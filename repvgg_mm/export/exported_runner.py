@@ -1,6 +1,7 @@
 """A runner ready to test an exported file: data, preprocessing, decoding and metrics are those of its config."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.runner import Runner
@@ -39,8 +40,9 @@ def build_exported_runner(
         FileNotFoundError: if a file is missing.
     """
     session = _open(path)
+    weights = str(Path(path).with_suffix(".bin")) if Path(path).suffix == ".xml" else path
     about = {"meta": {"cfg": session.about.get("config"), "dataset_meta": session.about.get("dataset_meta")}}
-    opened = open_config(path, about, config, ["test"], {}, work_dir=work_dir, options=options)
+    opened = open_config(path, weights, about, config, ["test"], {}, work_dir=work_dir, options=options)
     set_deploy(opened.cfg.model)
     if is_complete(session):
         show_images_as_they_are(opened.cfg)
@@ -52,12 +54,13 @@ def build_exported_runner(
         raise FileNotFoundError(
             f"{error}: the file does not say where its data lie: set data_root, or give the config"
         ) from error
+    network: Model | Exported = Model(path) if is_complete(session) else Exported(session)
     try:
-        if is_complete(session):
-            answer_by(runner.model, Model(path))
+        if isinstance(network, Model):
+            answer_by(runner.model, network)
         else:
-            exported, device = Exported(session), next(runner.model.parameters()).device
-            take_place(runner.model, exported, fixed_input(exported.example).to(device))
+            device = next(runner.model.parameters()).device
+            take_place(runner.model, network, fixed_input(network.example).to(device))
     except ValueError as error:
         raise ValueError(f"{path}: {error}; give the config that it was exported with") from error
     check_classes(opened.dataset_meta, runner.test_loop.dataloader.dataset, path)

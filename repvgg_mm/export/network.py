@@ -126,8 +126,9 @@ def kind_of(model: nn.Module) -> str:
     if "TwoStageDetector" in classes and _is_standard(model):
         return "two-stage detector"
     raise ValueError(
-        f"{type(model).__name__} can't be exported: only ImageClassifier, mmseg's EncoderDecoder and "
-        "mmdet's SingleStageDetector, and what derives from them, can"
+        f"{type(model).__name__} can't be exported, not the network alone either: only ImageClassifier, mmseg's "
+        "EncoderDecoder, mmdet's SingleStageDetector and what derives from them can; as complete files alone mmdet's "
+        "two-stage detectors with its standard RoI head, too"
     )
 
 

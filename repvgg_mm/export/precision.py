@@ -1,14 +1,20 @@
 """What a file computes in: float32, float16 or 8 bits; from the graph in float32 to the file that was asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmengine.logging import print_log
 
 from ..quantization.samples import Samples
 from .writers import describe_onnx, quiet, write_openvino
+
+if TYPE_CHECKING:  # they need onnx
+    from ..quantization.calibration import Method
+    from ..quantization.recovery import Recovered
 
 Numbers = Literal["float32", "float16", "int8"]
 
@@ -34,30 +40,55 @@ class Precision:
 
     Attributes:
         numbers: of the network; what stands before and behind it is float32.
-        images: how many were looked at for the ranges of its feature maps.
+        images: how many were looked at for the ranges of its feature maps; 0 for those that it was trained with.
         float32: layers that stay in float32.
         reason: why they do; empty if there are none.
+        recovered: how 8 bits were chosen.
     """
 
     numbers: Numbers = "float32"
     images: int = 0
     float32: tuple[str, ...] = ()
     reason: str = ""
+    recovered: Recovered | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the same as plain data, for the file's metadata."""
-        return {"numbers": self.numbers, "calibration_images": self.images, "float32_layers": list(self.float32)}
+        about: dict[str, Any] = {
+            "numbers": self.numbers,
+            "calibration_images": self.images,
+            "float32_layers": list(self.float32),
+        }
+        if self.recovered is not None:
+            about["steps"] = [asdict(step) for step in self.recovered.steps]
+        return about
 
     def __str__(self) -> str:
         """Say it on one line."""
         if self.numbers == "float32":
             return self.numbers
+        if not self.images:
+            return "8 bits, as trained"
         kind = "8 bits, calibrated with" if self.numbers == "int8" else "float16, ranges checked on"
-        return f"{kind} {self.images} images" + (f"; {self.reason}" if self.reason else "")
+        said = f"{kind} {self.images} images" + (f"; {self.reason}" if self.reason else "")
+        return said + (f"; {_steps(self.recovered)}" if self.recovered and self.recovered.steps else "")
+
+
+@dataclass(frozen=True)
+class Bits:
+    """How 8 bits are chosen.
+
+    Attributes:
+        method: ``'best'``, or the calibrator to use alone.
+        floats: layers that are to stay in float32.
+    """
+
+    method: Method = "best"
+    floats: tuple[str, ...] = ()
 
 
 def write_as(
-    plain: Path, numbers: Numbers, samples: Samples, images: int, about: Mapping[str, Any], made: Path
+    plain: Path, numbers: Numbers, samples: Samples, images: int, about: Mapping[str, Any], made: Path, bits: Bits
 ) -> Precision:
     """Write the file that was asked for.
 
@@ -68,6 +99,7 @@ def write_as(
         images: how many images they hold.
         about: plain data for the file's metadata.
         made: .onnx or .xml file to write.
+        bits: how 8 bits are chosen.
 
     Returns:
         What it computes in.
@@ -75,16 +107,16 @@ def write_as(
     if numbers != "float32":
         print_log(f"{numbers}: looking at {images} images", logger="current")
     openvino = made.suffix == ".xml"
-    source = plain
-    left: tuple[str, ...] = ()
-    reason = ""
-    if numbers == "float16" or (numbers == "int8" and not openvino):
-        source = plain.with_name(f"{numbers}.onnx")
-        left, reason = (_halve if numbers == "float16" else _quantize)(plain, samples, source)
-    precision = Precision(numbers, images, left, reason)
+    source = plain if numbers == "float32" else plain.with_name(f"{numbers}.onnx")
+    precision = Precision(numbers, images)
+    if numbers == "float16":
+        precision = Precision(numbers, images, *_halve(plain, samples, source))
+    elif numbers == "int8":
+        found = _quantize(plain, samples, source, bits, unsigned=openvino)
+        precision = Precision(numbers, images, *_left(found, bits), found)
     about = {**about, "precision": precision.describe()}
     if openvino:
-        write_openvino(source, samples if numbers == "int8" else [], about, made)
+        write_openvino(source, about, made)
     else:
         source.replace(made)
         describe_onnx(made, about)
@@ -104,13 +136,31 @@ def _halve(plain: Path, samples: Samples, path: Path) -> tuple[tuple[str, ...], 
     )
 
 
-def _quantize(plain: Path, samples: Samples, path: Path) -> tuple[tuple[str, ...], str]:
-    """Write 8 bits; return the layers that stay in float32 and the reason."""
+def _quantize(plain: Path, samples: Samples, path: Path, bits: Bits, unsigned: bool) -> Recovered:
     from ..quantization.eight_bits import quantize_onnx
 
     with quiet():
-        unseen = tuple(quantize_onnx(plain, samples, path))
-    return unseen, f"{_listed(unseen)} in float32: no number came there" if unseen else ""
+        return quantize_onnx(plain, samples, path, bits.method, unsigned, bits.floats)
+
+
+def _left(found: Recovered, bits: Bits) -> tuple[tuple[str, ...], str]:
+    """Return the layers that stay in float32 and the reason."""
+    unseen = tuple(layer.name for layer in found.unseen)
+    reasons = [f"{_listed(unseen)} in float32: no number came there"] if unseen else []
+    if bits.floats:
+        reasons.append(f"{_listed(bits.floats)} in float32: they lose most")
+    return (*unseen, *bits.floats), "; ".join(reasons)
+
+
+def _steps(found: Recovered) -> str:
+    """Say what was done beyond plain calibration, and what that gains."""
+    first, *others = found.steps
+    taken = [step for step in others if step.taken]
+    if not taken:
+        return f"nothing is better than plain calibration here: {first.decibels:.1f} dB at the outputs"
+    names = ", ".join(step.name for step in taken)
+    gain = f"{first.decibels:.1f} -> {taken[-1].decibels:.1f} dB at the outputs, by ONNX Runtime on this processor"
+    return f"{names}: {gain} ({found.exact:.1f} where no sum saturates)"
 
 
 def _listed(layers: Sequence[str], most: int = 3) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .opencv_resize import resize_bytes
 from .pillow_resize import resize_averaging
 from .raw_shape import SIDES
+from .whole_numbers import divide
 from .windows import Windows, whole
 
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
@@ -79,7 +80,9 @@ def read_preparation(cfg: Mapping[str, Any]) -> Preparation:
         "windows": _read_windows(cfg["model"].get("test_cfg") or {}),
     }
     if (given.get("test_cfg") or {}).get("size"):
-        raise ValueError(f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: use --raw")
+        raise ValueError(
+            f"data_preprocessor.test_cfg={given['test_cfg']!r} fills images up to one size: export the network alone"
+        )
     if "transforms" in dataset:
         return Preparation(**shared, **_read_transforms(dataset["transforms"]))
     if "pipeline" not in dataset:
@@ -106,7 +109,7 @@ def _read_pipeline(steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...] | None
             kept = step.get("keep_ratio", False)
             resize = ("fit", max(width, height), min(width, height)) if kept else ("to", height, width)
         elif kind not in _LOADING:
-            raise ValueError(f"test pipeline: {dict(step)!r} can't be exported: use --raw")
+            raise ValueError(f"test pipeline: {dict(step)!r} can't be exported: export the network alone")
     return resize
 
 
@@ -120,7 +123,7 @@ def _read_transforms(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif kind == "CenterCrop" and "crop" not in found:
             found["crop"] = pair
         else:
-            raise ValueError(f"test transforms: {dict(step)!r} can't be exported: use --raw")
+            raise ValueError(f"test transforms: {dict(step)!r} can't be exported: export the network alone")
     return found
 
 
@@ -155,9 +158,9 @@ class Prepare(nn.Module):
         if self.how.resize is None:
             x = image.permute(2, 0, 1)[None].float()
         elif self.how.antialias:
-            x = resize_averaging(image, new_height, new_width).permute(2, 0, 1)[None]
+            x = resize_averaging(image, new_height, new_width)[None]
         else:
-            x = resize_bytes(image, new_height, new_width).permute(2, 0, 1)[None]
+            x = resize_bytes(image, new_height, new_width)[None]
         if self.how.crop is not None:
             x, new_height, new_width = self._crop(x, new_height, new_width)
         if self.how.channels == "BGR":
@@ -186,12 +189,12 @@ class Prepare(nn.Module):
         match self.how.resize:
             case ("fit", long, short):  # the smaller of two factors, and halves rounded up
                 longest, shortest = sides.max(), sides.min()
-                by_long = (2 * sides * long + longest) // (2 * longest)
-                by_short = (2 * sides * short + shortest) // (2 * shortest)
-                new = torch.minimum(by_long, by_short)
+                by_long, _ = divide(2 * sides * long + longest, 2 * longest)
+                by_short, _ = divide(2 * sides * short + shortest, 2 * shortest)
+                new = torch.minimum(by_long, by_short).clamp(min=1)  # the libraries fail where a side gets 0
                 return whole(new[0]), whole(new[1])
             case ("short", side):
-                new = side * sides // sides.min()
+                new, _ = divide(side * sides, sides.min())
                 return whole(new[0]), whole(new[1])
             case ("to", new_height, new_width):
                 return new_height, new_width

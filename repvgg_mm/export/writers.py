@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..quantization.samples import Samples
 from ..runtime.seal import BLANK, ENTRY, seal
 from ..runtime.session import ABOUT, SEALED
 from .network import Network
@@ -66,6 +65,18 @@ def write_module(
         ValueError: if there is an operation that can't be exported.
     """
     import onnx
+
+    onnx.save(make_graph(module, inputs, free, input_names, output_names), path)
+
+
+def make_graph(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    free: tuple[Any, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> Any:
+    """Return what `write_module` writes: an ``onnx.ModelProto``."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     try:
@@ -84,7 +95,7 @@ def write_module(
         raise ValueError(" ".join(str(error).split())[:300]) from error
     assert made is not None
     ClearMetadataAndDocStringPass()(made.model)  # stack traces, which name the folders of this machine
-    onnx.save(made.model_proto, path)
+    return made.model_proto
 
 
 def describe_onnx(path: Path, about: Mapping[str, Any]) -> None:
@@ -127,24 +138,17 @@ def describe_again(path: Path, more: Mapping[str, Any]) -> None:
             again.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-def write_openvino(source: Path, samples: Samples, about: Mapping[str, Any], path: Path) -> None:
-    """Write an .onnx file as OpenVINO's .xml and .bin, in 8 bits if there are samples to calibrate with.
+def write_openvino(source: Path, about: Mapping[str, Any], path: Path) -> None:
+    """Write an .onnx file as OpenVINO's .xml and .bin.
 
     Args:
-        source: .onnx file; what is float16 in it stays float16.
-        samples: what the file takes; none leaves the numbers as they are.
+        source: .onnx file; what is float16 or rounded to 8 bits in it stays so.
         about: plain data, for `open_exported`.
         path: .xml file to write; the .bin goes beside it.
     """
     import openvino
 
-    model = openvino.convert_model(source)
-    if samples:
-        from ..quantization.eight_bits import quantize_openvino
-
-        with quiet():
-            model = quantize_openvino(model, source, samples)
-    _save_openvino(model, about, path)
+    _save_openvino(openvino.convert_model(source), about, path)
 
 
 def _save_openvino(model: Any, about: Mapping[str, Any], path: Path) -> None:

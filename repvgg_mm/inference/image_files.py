@@ -62,7 +62,7 @@ def plan_pictures(images: Sequence[Path], out_dir: Path) -> list[Path]:
     pictures = [out_dir / "pictures" / f"{name}.png" for name in names]
     taken = {path.resolve() for path in images} & {path.resolve() for path in pictures}
     if taken:
-        raise ValueError(f"{min(taken)} is one of the images and would be overwritten: choose another --out-dir")
+        raise ValueError(f"{min(taken)} is one of the images and would be overwritten: choose another out_dir")
     return pictures
 
 

@@ -161,7 +161,7 @@ def build_predictor(
     if kind is None or (kind is Classifier and "transforms" not in dataset):
         raise ValueError(f"default_scope={scope!r} is none that can be inferred: mmseg, mmdet, or our ImageClassifier")
     init_default_scope(scope)
-    with opened.limits():
+    with opened.building():
         predictor = kind(cfg, *_class_names(opened.dataset_meta, cfg, checkpoint))
     predictor.limits = opened.limits
     opened.fill(predictor.model)

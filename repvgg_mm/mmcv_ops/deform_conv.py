@@ -13,7 +13,7 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from .precision import at_least_float32
+from .float32 import at_least_float32
 
 # Stride, padding and dilation, each as height and width, then convolution groups and offset groups.
 Geometry = tuple[int, int, int, int, int, int, int, int]

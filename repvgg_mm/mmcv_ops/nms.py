@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from .precision import at_least_float32
+from .float32 import at_least_float32
 
 _NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from .precision import at_least_float32
+from .float32 import at_least_float32
 
 _MAX_MODE = 0
 

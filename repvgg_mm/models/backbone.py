@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..archs import Arch, resolve_arch
-from ..reparam import RepVGGBlock
+from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.convert import switch_to_deploy
+from ..reparam.fast_path import functions_are_transformed
 
 _NUM_STAGES = 4
 
@@ -29,7 +30,8 @@ class RepVGG(BaseModule):
     contiguous, as ``parameters_to_vector``, ``LBFGS`` and ``torch.nn.utils.prune`` need them.
 
     Args:
-        arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'``, ``'plus-L2pse'`` or a dict with the fields of ``Arch``.
+        arch: ``'A0'`` ... ``'B3g4'``, ``'D2se'``, ``'plus-L2pse'``, ``'A0-qa'`` ... for QARepVGG, ``'A0-bn'`` ... for
+            deployed blocks with batch normalisation put in, or a dict with the fields of ``Arch``.
         out_indices: stages to return; 0 is stage1 (stride 4), 3 is stage4 (stride 32).
         strides: stride of the first block of stage1 to stage4. The stem, stage0, always halves the image.
         dilations: dilation of stage1 to stage4; an entry may be a sequence with one value a block.
@@ -77,7 +79,7 @@ class RepVGG(BaseModule):
         self.frozen_stages = _check_frozen_stages(frozen_stages)
         self.norm_eval = norm_eval
         self._build_block = partial(
-            RepVGGBlock,
+            QARepVGGBlock if self.arch.qa else ConvBNBlock if self.arch.conv_bn else RepVGGBlock,
             se=self.arch.se,
             norm_layer=partial(_build_norm, dict(norm_cfg)),
             padding_mode=padding_mode,
@@ -149,7 +151,8 @@ class RepVGG(BaseModule):
             Name -> feature map, in the order of the network.
         """
         outputs = {}
-        x = x.contiguous(memory_format=torch.channels_last)  # faster, and so is all that follows
+        if not functions_are_transformed():
+            x = x.contiguous(memory_format=torch.channels_last)  # faster, and so is all that follows
         for name, part in self.parts().items():
             x = part(x)
             if name in names:

@@ -1,6 +1,7 @@
 """Which nodes of an exported graph may compute in fewer bits: the network; what stands before and behind it may not."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import onnx
 
@@ -81,3 +82,59 @@ def layer_name(node: onnx.NodeProto) -> str:
     for prefix in (NETWORK, DECODING, "model."):
         name = name.removeprefix(prefix)
     return name
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer of a graph with stored weights.
+
+    Attributes:
+        node: name of the node.
+        name: as the model names it.
+        data: the tensor that it takes.
+        weight: its stored weights.
+        bias: its stored bias; empty where there is none.
+        output: the tensor that it makes.
+        axis: of the output channels, in the weights.
+        in_axis: of the input channels, in the weights.
+        groups: of a convolution.
+    """
+
+    node: str
+    name: str
+    data: str
+    weight: str
+    bias: str
+    output: str
+    axis: int
+    in_axis: int
+    groups: int
+
+
+def weighted_layers(model: onnx.ModelProto) -> list[Layer]:
+    """List the layers with weights among the nodes that may compute in fewer bits.
+
+    Args:
+        model: graph of a complete file, or of a network alone.
+
+    Returns:
+        The layers, in the order in which they run.
+    """
+    stored = weights(model)
+    nodes = [node for node in low_nodes(model) if node.op_type in _WEIGHTED]
+    return [_layer(node, stored) for node in nodes if node.input[1] in stored and len(stored[node.input[1]].dims) > 1]
+
+
+def _layer(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> Layer:
+    attributes = {one.name: one.i for one in node.attribute}
+    rank = len(stored[node.input[1]].dims)
+    axis, in_axis = {
+        "Conv": (0, 1),
+        "ConvTranspose": (1, 0),
+        "Gemm": (0, 1) if attributes.get("transB") else (1, 0),
+        "MatMul": (rank - 1, rank - 2),
+    }[node.op_type]
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] in stored else ""
+    data, weight, *_ = node.input
+    groups = attributes.get("group", 1)
+    return Layer(node.name, layer_name(node), data, weight, bias, node.output[0], axis, in_axis, groups)

@@ -28,10 +28,12 @@ from .branches import (
 )
 from .fast_path import Parts, Way, choose_way, is_compiled, operators_are_watched, runs_as_built
 from .form_matching import match_form
-from .fuse import BNParams, custom_l2, fuse_branches
+from .fuse import BNParams, branch_scales, custom_l2, fuse_kernels
 from .kernel_cache import CachedKernel
 from .recompute import statistics_untouched
 from .se import SEBlock
+
+LEFT_OUT = ": a deployed block would leave it out; remove it, or merge it into the weight"
 
 
 class RepVGGBlock(nn.Module):
@@ -69,9 +71,11 @@ class RepVGGBlock(nn.Module):
     """
 
     rbr_dense: ConvBN
-    rbr_1x1: ConvBN
-    rbr_identity: _BatchNorm | None
-    rbr_reparam: nn.Conv2d | None
+    rbr_1x1: Any
+    rbr_identity: nn.Module | None
+    bn: _BatchNorm | None
+    """Of the sum of all branches; only a QARepVGG block has it."""
+    rbr_reparam: Any
     fold: bool = True
     """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
     out: second derivatives while training with batch statistics."""
@@ -107,24 +111,33 @@ class RepVGGBlock(nn.Module):
         }
         norm = make_batch_norm(norm_layer, out_channels)
         self.norm: NormSettings | None = norm_settings(norm)
+        self.bn = None
         self.rbr_reparam = None
         if deploy:
             self.rbr_reparam = nn.Conv2d(in_channels, out_channels, 3, **geometry)
         else:
-            self.rbr_identity = make_batch_norm(norm_layer, out_channels) if self.has_identity else None
-            self.rbr_dense = ConvBN(nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry), norm)
-            # Its stride is taken by `_call_branches`, from the 3x3 convolution.
-            pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
-            self.rbr_1x1 = ConvBN(pointwise, make_batch_norm(norm_layer, out_channels))
+            self._make_branches(nn.Conv2d(in_channels, out_channels, 3, bias=False, **geometry), norm, norm_layer)
         self.se = SEBlock(out_channels, out_channels // 16) if se == "pre" else nn.Identity()
         self.nonlinearity = nn.ReLU()
         self.post_se = SEBlock(out_channels, out_channels // 4) if se == "post" else nn.Identity()
         self._cached: CachedKernel | None = None
 
+    def _make_branches(self, conv: nn.Conv2d, norm: _BatchNorm, norm_layer: NormLayer) -> None:
+        self.rbr_identity = self._make_identity(conv.out_channels, norm_layer) if self.has_identity else None
+        self.rbr_dense = ConvBN(conv, norm)
+        # Its stride is taken by `_call_branches`, from the 3x3 convolution.
+        self._make_1x1(nn.Conv2d(conv.in_channels, conv.out_channels, 1, groups=conv.groups, bias=False), norm_layer)
+
+    def _make_identity(self, channels: int, norm_layer: NormLayer) -> nn.Module:
+        return make_batch_norm(norm_layer, channels)
+
+    def _make_1x1(self, conv: nn.Conv2d, norm_layer: NormLayer) -> None:
+        self.rbr_1x1 = ConvBN(conv, make_batch_norm(norm_layer, conv.out_channels))
+
     @property
     def deployed(self) -> bool:
         """Whether the block is in its deployed form."""
-        return self.rbr_reparam is not None
+        return self.rbr_reparam is not None and not isinstance(self.rbr_reparam, ConvBN)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block.
@@ -145,7 +158,7 @@ class RepVGGBlock(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         way, parts = choose_way(self, x)
         if parts is None or way is Way.MODULES:
-            out = self._call_branches(x) if self.rbr_reparam is None else self._call_deployed(x, self.rbr_reparam)
+            out = self._call_deployed(x, self.rbr_reparam) if self.deployed else self._call_branches(x)
         else:
             out = self._convolve(x, way, parts)
         # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
@@ -159,14 +172,14 @@ class RepVGGBlock(nn.Module):
         if way is Way.BATCH_STATISTICS:
             return batch_statistics.sum_branches(x, conv, pointwise, norms)
         if way is Way.FIXED_STATISTICS:
-            return fixed_statistics.convolve_once(x, conv, pointwise, [bn_params(bn) for bn in norms])
+            return fixed_statistics.convolve_once(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
         if way is Way.TRACED_KERNEL:
-            return fixed_statistics.convolve_traced(x, conv, pointwise, [bn_params(bn) for bn in norms])
+            return fixed_statistics.convolve_traced(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
         dtype = computed_in(conv.weight)
         if way is Way.CACHED_KERNEL:
             return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))
         again, self._shape = x.shape == self._shape, x.shape
-        if not again and self.rbr_reparam is not None:  # nothing to derive, and no need to know what has changed
+        if not again and self.deployed:  # nothing to derive, and no need to know what has changed
             return onednn.convolve(x, conv, *(tensor.to(dtype) for tensor in parts.sources))
         return self._cached_kernel(parts).convolve_in_onednn(x, conv, dtype, pack=again)
 
@@ -186,10 +199,22 @@ class RepVGGBlock(nn.Module):
                 _say_that_it_is_plain()
         return conv(x)
 
+    def convs(self) -> tuple[nn.Conv2d, ...]:
+        """Return the 3x3 and the 1x1 convolution, in training form."""
+        return self.rbr_dense.conv, self.rbr_1x1.conv
+
     def batch_norms(self) -> list[_BatchNorm]:
-        """List the batch normalisations of the branches, in training form."""
-        norms = [self.rbr_dense.bn, self.rbr_1x1.bn]
-        return norms if self.rbr_identity is None else [*norms, self.rbr_identity]
+        """List the batch normalisations, in training form, as `training_names` names them."""
+        return [self.get_submodule(name) for name in self.training_names()[1]]  # type: ignore[misc]
+
+    def training_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Name what makes the training form: the kernels, 3x3 and 1x1, and the batch normalisations."""
+        norms = ("rbr_dense.bn", "rbr_1x1.bn", "rbr_identity")
+        return ("rbr_dense.conv.weight", "rbr_1x1.conv.weight"), norms[: 3 if self.has_identity else 2]
+
+    def _scales(self, norms: list[BNParams]) -> tuple[Tensor, Tensor]:
+        """Scale of each branch and the shift of all, from the batch normalisations as `batch_norms` lists them."""
+        return branch_scales(norms)
 
     def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
         """Derive the 3x3 convolution that equals the block before SE and ReLU, with the running statistics.
@@ -203,22 +228,24 @@ class RepVGGBlock(nn.Module):
         Source:
             Paper, section 3.3.
         """
-        if self.rbr_reparam is not None:
-            assert self.rbr_reparam.bias is not None
+        if self.deployed:
             return self.rbr_reparam.weight, self.rbr_reparam.bias
-        return fuse_branches(*self._branch_params())
+        self._refuse_obstacles()
+        dense, pointwise = map(conv_weight, self.convs())
+        return fuse_kernels(dense, pointwise, *self._scales([bn_params(bn) for bn in self.batch_norms()]))
 
     def why_not_deployable(self) -> str | None:
         """Say what no kernel can hold, such as ``'rbr_dense.conv has a forward hook'``; None if nothing is in the way.
 
         Pruning, normalised weights and parametrizations are not: the weight that they make is what is deployed.
         """
-        branches = {} if self.deployed else {n: getattr(self, n) for n in ("rbr_dense", "rbr_1x1", "rbr_identity")}
-        for name, branch in branches.items():
+        names = () if self.deployed else ("rbr_dense", "rbr_1x1", "rbr_identity", "bn")
+        for name in names:
+            branch = getattr(self, name)
             reason = None if branch is None else why_not_fusible(branch)
             if reason is not None:
-                return f"{name}{reason}: a deployed block would leave it out; remove it, or merge it into the weight"
-        if branches and not branches_align(self.rbr_dense.conv, self.rbr_1x1.conv, self.rbr_identity is not None):
+                return f"{name}{reason}{LEFT_OUT}"
+        if names and not branches_align(self.rbr_dense.conv, self.convs()[1], self.rbr_identity is not None):
             return (
                 "rbr_dense and rbr_1x1 have another stride, padding or groups than each other: no kernel adds them up"
             )
@@ -239,15 +266,15 @@ class RepVGGBlock(nn.Module):
         """
         if self.deployed:
             raise ValueError("get_custom_L2 needs the training form; a deployed block takes plain weight decay")
-        dense, pointwise, _ = self._branch_params()
-        return custom_l2(dense, pointwise)
+        self._refuse_obstacles()
+        dense, pointwise = map(conv_weight, self.convs())
+        bn3, bn1, *_ = map(bn_params, self.batch_norms())
+        return custom_l2((dense, bn3), (pointwise, bn1))
 
-    def _branch_params(self) -> tuple[tuple[Tensor, BNParams], tuple[Tensor, BNParams], BNParams | None]:
+    def _refuse_obstacles(self) -> None:
         reason = self.why_not_deployable()
         if reason is not None:
             raise ValueError(reason)
-        dense, pointwise = ((conv_weight(b.conv), bn_params(b.bn)) for b in (self.rbr_dense, self.rbr_1x1))
-        return dense, pointwise, None if self.rbr_identity is None else bn_params(self.rbr_identity)
 
     def switch_to_deploy(self) -> None:
         """Turn the block into its deployed form, in place; does nothing if it has that form already.
@@ -268,7 +295,7 @@ class RepVGGBlock(nn.Module):
             kernel: shape (C_out, C_in / groups, 3, 3).
             bias: shape (C_out,).
         """
-        conv = self.rbr_dense.conv
+        conv = self.convs()[0]
         trains = any(parameter.requires_grad for parameter in conv.parameters())
         # Built without memory first: initialising it would use up random numbers.
         reparam = nn.Conv2d(
@@ -283,7 +310,10 @@ class RepVGGBlock(nn.Module):
         reparam.train(self.training)
         settings = {norm_settings(bn) for bn in self.batch_norms()}
         self.norm = settings.pop() if len(settings) == 1 else None
-        del self.rbr_dense, self.rbr_1x1, self.rbr_identity
+        for name in ("rbr_dense", "rbr_1x1", "rbr_identity"):
+            if hasattr(self, name):
+                delattr(self, name)
+        self.bn = None
         self._cached = None
         self.rbr_reparam = reparam
 

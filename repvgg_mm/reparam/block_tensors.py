@@ -6,21 +6,21 @@ names the tensor.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .fuse import BNParams
+from .block_names import CONV_BN_KERNEL, QA_KERNEL, block_prefixes, has_identity, must_have_identity
+from .fuse import BNParams, fold_norm, fuse_branches, fuse_kernels, qa_branch_scales
 
-_BRANCH_KEY = re.compile(r"(?:^|\.)(rbr_(?:dense|1x1|identity)\..+)$")
-_KNOWN = re.compile(
-    r"rbr_(?:(?:dense|1x1)\.conv\.weight"
-    r"|(?:(?:dense|1x1)\.bn|identity)\.(?:weight|bias|running_mean|running_var|num_batches_tracked))"
-)
+_OF_BN = r"\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
+_KNOWN = re.compile(rf"rbr_(?:(?:dense|1x1)\.conv\.weight|(?:(?:dense|1x1)\.bn|identity){_OF_BN})")
+_KNOWN_CONV_BN = re.compile(rf"rbr_reparam\.(?:conv\.weight|bn{_OF_BN})")
+_KNOWN_QA = re.compile(rf"rbr_(?:dense\.conv|1x1)\.weight|(?:rbr_dense\.)?bn{_OF_BN}")
 _BEHIND_THE_SUM = ("se.", "post_se.", "nonlinearity.")  # conversion does not touch it
-_LATER_BLOCK = re.compile(r"(?:^|\.)(?:stage\d+(?:_first|_second)?\.(?:blocks\.)?[1-9]\d*|stage3_second\.blocks\.0)\.$")
+_OF_INPUT = "input_reach"  # of a block that was trained with rounded numbers: nor that
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -37,32 +37,60 @@ class BlockTensors(NamedTuple):
     pointwise: tuple[Tensor, BNParams]
     identity: BNParams | None
 
-
-def branch_prefix(key: str) -> str | None:
-    """Return the prefix of the block whose branch a tensor is in: ``'stage1.0.'``; None if it is in no branch."""
-    match = _BRANCH_KEY.search(key)
-    return None if match is None else key[: match.start(1)]
+    def fuse(self) -> tuple[Tensor, Tensor]:
+        """Derive the equivalent kernel and bias; see `fuse_branches`."""
+        return fuse_branches(*self)
 
 
-def block_prefixes(state_dict: Iterable[str]) -> list[str]:
-    """List where the training-form blocks of a state dict live.
+class ConvBNTensors(NamedTuple):
+    """What the equivalent kernel of a deployed block with batch normalisation put in is derived from.
 
-    Args:
-        state_dict: its names, with or without the tensors.
-
-    Returns:
-        Prefixes such as ``'backbone.stage1.0.'``, in order of appearance.
+    Attributes:
+        kernel: shape (C_out, C_in / groups, 3, 3).
+        bn: batch normalisation behind it.
     """
-    prefixes = (branch_prefix(key) for key in state_dict)
-    return list(dict.fromkeys(prefix for prefix in prefixes if prefix is not None))
+
+    kernel: Tensor
+    bn: BNParams
+
+    def fuse(self) -> tuple[Tensor, Tensor]:
+        """Derive the equivalent kernel and bias; see `fold_norm`."""
+        return fold_norm(self.kernel, self.bn)
 
 
-def read_blocks(state_dict: Mapping[str, Tensor], eps: float) -> dict[str, BlockTensors]:
+class QABlockTensors(NamedTuple):
+    """What the equivalent kernel of a QARepVGG block is derived from.
+
+    Attributes:
+        dense: kernel (C_out, C_in / groups, 3, 3) and batch normalisation of the 3x3 branch.
+        pointwise: kernel (C_out, C_in / groups, 1, 1) of the 1x1 branch.
+        has_identity: whether there is an identity branch.
+        outer: batch normalisation of the sum.
+    """
+
+    dense: tuple[Tensor, BNParams]
+    pointwise: Tensor
+    has_identity: bool
+    outer: BNParams
+
+    def fuse(self) -> tuple[Tensor, Tensor]:
+        """Derive the equivalent kernel and bias; see `fuse_branches`."""
+        scales = qa_branch_scales(self.dense[1], self.outer, self.has_identity)
+        return fuse_kernels(self.dense[0], self.pointwise, *scales)
+
+
+AnyBlockTensors = BlockTensors | QABlockTensors | ConvBNTensors
+
+
+def read_blocks(
+    state_dict: Mapping[str, Tensor], eps: float, identities: Mapping[str, bool] = {}
+) -> dict[str, AnyBlockTensors]:
     """Collect the tensors of every block in training form.
 
     Args:
         state_dict: names and tensors.
         eps: what the batch normalisations add to the variance.
+        identities: prefix of a QARepVGG block -> whether it has an identity branch, where a model tells.
 
     Returns:
         Prefix of each block -> its tensors.
@@ -75,12 +103,13 @@ def read_blocks(state_dict: Mapping[str, Tensor], eps: float) -> dict[str, Block
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps={eps}: give what the batch normalisations add to the variance, such as 1e-5")
     blocks: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in block_prefixes(state_dict)}
+    identity = {prefix: has_identity(state_dict, prefix, identities) for prefix in blocks}
     for key, tensor in state_dict.items():
         prefix = _owner(key, blocks)
         if prefix is not None:
             blocks[prefix][key.removeprefix(prefix)] = tensor
     with torch.no_grad():
-        return {prefix: _Reader(prefix, tensors, eps).read() for prefix, tensors in blocks.items()}
+        return {prefix: _Reader(prefix, tensors, eps).read(identity[prefix]) for prefix, tensors in blocks.items()}
 
 
 def check_finite(key: str, tensor: Tensor) -> None:
@@ -116,35 +145,61 @@ class _Reader:
     def __init__(self, prefix: str, tensors: Mapping[str, Tensor], eps: float) -> None:
         self.prefix, self.tensors, self.eps = prefix, tensors, eps
 
-    def read(self) -> BlockTensors:
-        self._check_names()
-        dense = self._take("rbr_dense.conv.weight", None)
-        if dense.dim() != 4 or dense.shape[2:] != (3, 3) or not dense.numel():
-            raise ValueError(f"{self._shape('rbr_dense.conv.weight')}, not (C_out, C_in / groups, 3, 3)")
+    def read(self, with_identity: bool) -> AnyBlockTensors:
+        block: AnyBlockTensors
+        if QA_KERNEL in self.tensors:
+            self._check_names(_KNOWN_QA, ())
+            block = self._read_qa(self._take_3x3("rbr_dense.conv.weight"), with_identity)
+        elif CONV_BN_KERNEL in self.tensors:
+            self._check_names(_KNOWN_CONV_BN, _BEHIND_THE_SUM)
+            kernel = self._take_3x3(CONV_BN_KERNEL)
+            block = ConvBNTensors(kernel, self._take_bn("rbr_reparam.bn.", len(kernel)))
+        else:
+            self._check_names(_KNOWN, _BEHIND_THE_SUM)
+            block = self._read(self._take_3x3("rbr_dense.conv.weight"))
+        self._check_mixture()
+        return block
+
+    def _take_3x3(self, name: str) -> Tensor:
+        kernel = self._take(name, None)
+        if kernel.dim() != 4 or kernel.shape[2:] != (3, 3) or not kernel.numel():
+            raise ValueError(f"{self._shape(name)}, not (C_out, C_in / groups, 3, 3)")
+        return kernel
+
+    def _read(self, dense: Tensor) -> BlockTensors:
         channels, per_group = dense.shape[:2]
         pointwise = self._take("rbr_1x1.conv.weight", (channels, per_group, 1, 1))
         identity = None
-        if any(name.startswith("rbr_identity.") for name in self.tensors) or _must_have_identity(self.prefix):
+        if any(name.startswith("rbr_identity.") for name in self.tensors) or must_have_identity(self.prefix):
             identity = self._take_bn("rbr_identity.", channels)
-            if channels % per_group:
-                raise ValueError(f"{self._shape('rbr_dense.conv.weight')}, which fits no identity branch")
-        block = BlockTensors(
+            self._check_identity(channels, per_group)
+        return BlockTensors(
             (dense, self._take_bn("rbr_dense.bn.", channels)),
             (pointwise, self._take_bn("rbr_1x1.bn.", channels)),
             identity,
         )
-        self._check_mixture()
-        return block
 
-    def _check_names(self) -> None:
+    def _read_qa(self, dense: Tensor, with_identity: bool) -> QABlockTensors:
+        channels, per_group = dense.shape[:2]
+        pointwise = self._take(QA_KERNEL, (channels, per_group, 1, 1))
+        if with_identity:
+            self._check_identity(channels, per_group)
+        inner, outer = (self._take_bn(name, channels) for name in ("rbr_dense.bn.", "bn."))
+        return QABlockTensors((dense, inner), pointwise, with_identity, outer)
+
+    def _check_identity(self, channels: int, per_group: int) -> None:
+        if channels % per_group:
+            raise ValueError(f"{self._shape('rbr_dense.conv.weight')}, which fits no identity branch")
+
+    def _check_names(self, known: re.Pattern[str], others: tuple[str, ...]) -> None:
         """Refuse what conversion would drop, or what may change what the branches compute."""
         for name in self.tensors:
-            if name.startswith("rbr_reparam."):
+            if name in ("rbr_reparam.weight", "rbr_reparam.bias"):
                 raise ValueError(
                     f"{self.prefix}{name} stands beside the branches: the block holds both forms, and nothing tells "
                     "which one is right; remove one of them"
                 )
-            if not (_KNOWN.fullmatch(name) or name.startswith(_BEHIND_THE_SUM)):
+            if not (known.fullmatch(name) or name.startswith(others) or name == _OF_INPUT):
                 raise ValueError(
                     f"{self.prefix}{name} is no tensor of a RepVGG block: what it does in there can't be known, nor be "
                     "put into one convolution"
@@ -183,8 +238,8 @@ class _Reader:
         norms: dict[object, str] = {}
         devices: dict[object, str] = {}
         for name, tensor in self.tensors.items():
-            if name.startswith("rbr_") and not name.endswith("num_batches_tracked"):
-                (kernels if ".conv." in name else norms)[tensor.dtype] = name
+            if name.startswith(("rbr_", "bn.")) and not name.endswith("num_batches_tracked"):
+                (kernels if ".conv." in name or name == QA_KERNEL else norms)[tensor.dtype] = name
                 devices[tensor.device] = name
         for found in (kernels, norms, devices):
             if len(found) > 1:
@@ -199,11 +254,6 @@ class _Reader:
 
     def _shape(self, name: str) -> str:
         return f"{self.prefix}{name} has shape {tuple(self.tensors[name].shape)}"
-
-
-def _must_have_identity(prefix: str) -> bool:
-    """Every block of a stage but its first keeps stride and channels, so it has an identity branch."""
-    return _LATER_BLOCK.search(prefix) is not None
 
 
 def _why_not_plain(tensor: object) -> str | None:

@@ -87,26 +87,33 @@ def why_not_fusible(branch: Any) -> str | None:
     """Say what keeps a branch from being written as numbers.
 
     Args:
-        branch: a ``ConvBN`` or a batch normalisation.
+        branch: a ``ConvBN``, a batch normalisation, or of a QARepVGG block a bare convolution or the identity.
 
     Returns:
         Where and what, such as ``'.conv has a forward hook'``; None if nothing does.
     """
     if isinstance(branch, _BatchNorm):
         return _obstacle(branch, type(branch).forward in BN_FORWARDS)
+    if isinstance(branch, nn.Conv2d):
+        return _why_not_a_kernel(branch)
+    if isinstance(branch, nn.Identity):
+        return _obstacle(branch, type(branch) is nn.Identity)
     reason = _obstacle(branch, type(branch) is ConvBN)
     if reason is None:
         conv, bn = branch.conv, branch.bn
-        forwards = (getattr(type(conv), "forward", None), getattr(type(conv), "_conv_forward", None))
-        reason = _obstacle(conv, forwards == (nn.Conv2d.forward, nn.Conv2d._conv_forward))
-        if reason is None and conv.bias is not None:
-            reason = " has a bias, which a branch of RepVGG has not"
+        reason = _why_not_a_kernel(conv)
         if reason is not None:
             return f".conv{reason}"
         reason = _obstacle(bn, isinstance(bn, _BatchNorm) and type(bn).forward in BN_FORWARDS)
         if reason is not None:
             return f".bn{reason}"
     return reason
+
+
+def _why_not_a_kernel(conv: Any) -> str | None:
+    forwards = (getattr(type(conv), "forward", None), getattr(type(conv), "_conv_forward", None))
+    reason = _obstacle(conv, forwards == (nn.Conv2d.forward, nn.Conv2d._conv_forward))
+    return " has a bias, which a branch of RepVGG has not" if reason is None and conv.bias is not None else reason
 
 
 def branches_align(dense: nn.Conv2d, pointwise: nn.Conv2d, has_identity: bool) -> bool:

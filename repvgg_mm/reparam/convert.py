@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..files import save_atomically
 from .block import RepVGGBlock
-from .block_tensors import BlockTensors, block_prefixes, branch_prefix, check_finite, read_blocks
+from .block_names import block_prefixes, branch_prefix
+from .block_tensors import AnyBlockTensors, check_finite, read_blocks
 from .branches import make_copyable
-from .fuse import fuse_branches
 
 _TRAINING_ONLY_KEY = re.compile(r"(?:^|\.)stage\d(?:_first|_second)?_aux\.")  # the auxiliary heads of RepVGGplus
 
@@ -44,12 +44,16 @@ def nothing_to_convert(keys: Iterable[str]) -> str:
     return "no RepVGG block in it (no key such as 'stage1.0.rbr_dense.conv.weight')"
 
 
-def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "OrderedDict[str, Tensor]":
+def convert_state_dict(
+    state_dict: Mapping[str, Tensor], eps: float = 1e-5, identities: Mapping[str, bool] = {}
+) -> "OrderedDict[str, Tensor]":
     """Convert every RepVGG block of a state dict, by algebra on names and tensors alone.
 
     Args:
         state_dict: names and tensors of any model with RepVGG blocks anywhere in it; left as it is.
         eps: the number that the model's batch normalisations add to the variance; no state dict holds it.
+        identities: prefix of a QARepVGG block (``'stage1.0.'``) -> whether it has an identity branch, where nothing in
+            the state dict tells: its first block of a stage, without the module versions that torch records.
 
     Returns:
         New state dict: each block's tensors replaced by ``rbr_reparam.weight`` (C_out, C_in / groups, 3, 3) and
@@ -70,7 +74,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
         >>> list(convert_state_dict(model.state_dict()))
         ['0.rbr_reparam.weight', '0.rbr_reparam.bias', '1.weight', '1.bias']
     """
-    blocks = read_blocks(state_dict, eps)
+    blocks = read_blocks(state_dict, eps, identities)
     if not blocks:
         raise ValueError(nothing_to_convert(state_dict))
     fused = {prefix: _fuse_block(prefix, block) for prefix, block in blocks.items()}
@@ -78,7 +82,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], eps: float = 1e-5) -> "
     for key, tensor in state_dict.items():
         if _TRAINING_ONLY_KEY.search(key):
             continue
-        prefix = branch_prefix(key)
+        prefix = branch_prefix(key, blocks)
         if prefix is None:
             converted[key] = tensor
         elif prefix in fused:  # the first key of the block: both new tensors take its place
@@ -209,8 +213,8 @@ def _switched(model: nn.Module) -> nn.Module:
     return model
 
 
-def _fuse_block(prefix: str, block: BlockTensors) -> tuple[Tensor, Tensor]:
-    kernel, bias = fuse_branches(*block)
+def _fuse_block(prefix: str, block: AnyBlockTensors) -> tuple[Tensor, Tensor]:
+    kernel, bias = block.fuse()
     for name, tensor in (("weight", kernel), ("bias", bias)):
         check_finite(f"{prefix}rbr_reparam.{name} as {tensor.dtype}", tensor)
     return kernel, bias
@@ -221,5 +225,6 @@ def _copy_metadata(source: Mapping[str, Tensor], target: "OrderedDict[str, Tenso
     metadata = getattr(source, "_metadata", None)
     if metadata is not None:
         branches = tuple(prefix + "rbr_" for prefix in prefixes)
-        kept = {name: entry for name, entry in metadata.items() if not name.startswith(branches)}
+        outer = {prefix + "bn" for prefix in prefixes}
+        kept = {name: entry for name, entry in metadata.items() if not name.startswith(branches) and name not in outer}
         target._metadata = OrderedDict(kept)  # type: ignore[attr-defined]

@@ -49,8 +49,8 @@ class Parts(NamedTuple):
     Attributes:
         conv: the 3x3 convolution, or the deployed one.
         pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1); of no use in deployed form.
-        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch; none in deployed
-            form.
+        norms: batch normalisations of the 3x3, the 1x1 and, if there is one, the identity branch; of a QARepVGG block
+            those of the 3x3 branch and of the sum; none in deployed form.
         sources: all tensors that the equivalent kernel is derived from.
     """
 
@@ -75,13 +75,14 @@ def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
     parts = None if not block.fold or operators_are_watched(x) else _plain_parts(block)
     if parts is None or any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in parts.sources):
         return Way.MODULES, None
-    return _way_of(parts, x), parts
+    return _way_of(block, parts, x), parts
 
 
-def _way_of(parts: Parts, x: Tensor) -> Way:
+def _way_of(block: "RepVGGBlock", parts: Parts, x: Tensor) -> Way:
     conv, norms = parts.conv, parts.norms
     if any(bn.training for bn in norms):
-        return Way.BATCH_STATISTICS if _batch_statistics_serve(x, conv, norms) else Way.MODULES
+        serves = block.bn is None and _batch_statistics_serve(x, conv, norms)  # each branch with its own
+        return Way.BATCH_STATISTICS if serves else Way.MODULES
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parts.sources):
         return Way.FIXED_STATISTICS if norms else Way.MODULES
     if _onednn_serves(x, conv):
@@ -125,6 +126,11 @@ def operators_are_watched(x: Tensor) -> bool:
     )
 
 
+def functions_are_transformed() -> bool:
+    """Tell whether torch.func (grad, jvp, vmap) runs; inside ``vmap`` a tensor can't say how it lies in memory."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def runs_as_built(module: Any, kind: type) -> bool:
     """Tell whether calling a module does what its class does, and nothing else.
 
@@ -161,23 +167,36 @@ def _plain_parts(block: "RepVGGBlock") -> Parts | None:
     if module_hooks._has_any_global_hook():
         return None
     deployed = block.rbr_reparam
-    if deployed is not None:
+    if block.deployed:
         plain = runs_as_built(deployed, nn.Conv2d) and deployed.bias is not None
-        return Parts(deployed, deployed.weight, [], [deployed.weight, deployed.bias]) if plain else None  # type: ignore[list-item]
-    dense, pointwise, identity = block.rbr_dense, block.rbr_1x1, block.rbr_identity
-    if not (runs_as_built(dense, ConvBN) and runs_as_built(pointwise, ConvBN)):
+        return Parts(deployed, deployed.weight, [], [deployed.weight, deployed.bias]) if plain else None
+    if deployed is not None:  # a convolution and its batch normalisation: there is nothing to add up
         return None
-    convs, norms = (dense.conv, pointwise.conv), [dense.bn, pointwise.bn]
-    if identity is not None:
-        norms.append(identity)
+    found = _convs_and_norms(block)
+    if found is None:
+        return None
+    convs, norms = found
     if not (all(runs_as_built(conv, nn.Conv2d) for conv in convs) and all(map(_norm_is_plain, norms))):
         return None
-    if any(conv.bias is not None for conv in convs) or not branches_align(*convs, identity is not None):
+    if any(conv.bias is not None for conv in convs) or not branches_align(*convs, block.rbr_identity is not None):
         return None
     weights = [conv.weight for conv in convs]
     statistics = [bn._buffers[name] for bn in norms for name in ("running_mean", "running_var")]
     affine = [tensor for bn in norms for tensor in bn._parameters.values() if tensor is not None]
     return Parts(convs[0], weights[1], norms, [*weights, *statistics, *affine])  # type: ignore[list-item]
+
+
+def _convs_and_norms(block: Any) -> tuple[tuple[nn.Conv2d, nn.Conv2d], list[_BatchNorm]] | None:
+    """Return what stands where both convolutions and all batch normalisations were built; None of wrapped branches."""
+    dense, pointwise, identity = block.rbr_dense, block.rbr_1x1, block.rbr_identity
+    if not runs_as_built(dense, ConvBN):
+        return None
+    if block.bn is not None:  # a QARepVGG block
+        plain = identity is None or runs_as_built(identity, nn.Identity)
+        return ((dense.conv, pointwise), [dense.bn, block.bn]) if plain else None
+    if not runs_as_built(pointwise, ConvBN):
+        return None
+    return (dense.conv, pointwise.conv), [dense.bn, pointwise.bn, *([] if identity is None else [identity])]
 
 
 def _norm_is_plain(bn: Any) -> bool:

@@ -3,7 +3,6 @@
 It is derived again in the backward pass, so that nothing but the input is kept: as much as a plain convolution keeps.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .autocast import computed_in
-from .fuse import BNParams, bn_scale_shift, identity_taps, scaled_kernel
+from .fuse import identity_taps, scaled_kernel
 
 
-def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:
+def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, scales: Tensor, shift: Tensor) -> Tensor:
     """Convolve with the equivalent kernel, differentiable with respect to all that it is derived from.
 
     Scale and shift of each channel are derived in float64; the kernel, which has thousands of times more numbers, in
@@ -24,7 +23,8 @@ def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence
         x: input, shape (N, C_in, H, W).
         conv: the 3x3 convolution.
         pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1).
-        norms: fixed statistics and affine parameters of the 3x3, the 1x1 and, if there is one, the identity branch.
+        scales: of the 3x3, the 1x1 and, if there is one, the identity branch, shape (branches, C_out), float64.
+        shift: shape (C_out,), float64.
 
     Returns:
         The sum of the normalised branches, shape (N, C_out, H', W').
@@ -33,32 +33,31 @@ def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence
         RepVGG paper (arXiv:2101.03697), section 3.3.
     """
     at_least_float32 = torch.promote_types(conv.weight.dtype, torch.float32)
-    scales, shifts = bn_scale_shift(_stack(norms))
     scales = scales.to(at_least_float32)
     padding = conv.padding
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, conv._reversed_padding_repeated_twice, conv.padding_mode), (0, 0)
     geometry = (conv.stride, padding, conv.dilation, conv.groups)
     x = x.to(computed_in(x))  # what is kept for the backward pass has the precision of the convolution
-    return _ConvolveOnce.apply(geometry, x, conv.weight, pointwise, shifts.sum(0), *scales)
+    return _ConvolveOnce.apply(geometry, x, conv.weight, pointwise, shift, *scales)
 
 
-def convolve_traced(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[BNParams]) -> Tensor:
+def convolve_traced(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, scales: Tensor, shift: Tensor) -> Tensor:
     """Compute the same in plain operators, which a compiler fuses, and derives again in the backward pass.
 
     Args:
         x: input, shape (N, C_in, H, W).
         conv: the 3x3 convolution.
         pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1).
-        norms: as for `convolve_once`.
+        scales: as for `convolve_once`.
+        shift: as for `convolve_once`.
 
     Returns:
         The sum of the normalised branches, shape (N, C_out, H', W').
     """
     dtype = conv.weight.dtype
-    scales, shifts = bn_scale_shift(_stack(norms))
     kernel = scaled_kernel(conv.weight, pointwise, scales.unbind(), torch.promote_types(dtype, torch.float32))
-    return conv._conv_forward(x, kernel.to(dtype), shifts.sum(0).to(dtype))
+    return conv._conv_forward(x, kernel.to(dtype), shift.to(dtype))
 
 
 class _ConvolveOnce(torch.autograd.Function):
@@ -109,17 +108,6 @@ class _ConvolveOnce(torch.autograd.Function):
         grads = [grad_dense, grad_pointwise, grad_bias, grad_scale3, grad_scale1, *grad_scale0]
         needed = zip(grads, need_others, strict=True)
         return None, grad_x, *(g if need else None for g, need in needed)
-
-
-def _stack(norms: Sequence[BNParams]) -> BNParams:
-    """Make one of several, with tensors (branches, C): small operations cost by their number, not by their size."""
-    return BNParams(
-        torch.stack([bn.running_mean for bn in norms]),
-        torch.stack([bn.running_var.double() + bn.eps for bn in norms]),
-        torch.stack([torch.ones_like(bn.running_var) if bn.weight is None else bn.weight for bn in norms]),
-        torch.stack([torch.zeros_like(bn.running_var) if bn.bias is None else bn.bias for bn in norms]),
-        eps=0.0,
-    )
 
 
 def _spread(scale: Tensor) -> Tensor:

@@ -16,16 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from .block_tensors import check_finite, read_blocks
-from .fuse import fuse_branches
 
 if TYPE_CHECKING:
     from .block import RepVGGBlock
 
 _COUNTER = "num_batches_tracked"  # old files lack it, and torch knows what to do
 _OUR_NAMES = re.compile(
-    r"rbr_(?:(?:dense|1x1)\.conv\.weight|(?:(?:dense|1x1)\.bn|identity)\.(?:weight|bias|running_mean|running_var)"
-    r"|reparam\.(?:weight|bias))"
+    r"(?:rbr_(?:dense|reparam)\.conv|rbr_1x1(?:\.conv)?)\.weight|rbr_reparam\.(?:weight|bias)"
+    r"|(?:rbr_(?:(?:dense|1x1|reparam)\.bn|identity)|bn)\.(?:weight|bias|running_mean|running_var)"
 )
+_OF_BRANCHES = ("rbr_", "bn.")  # the second in QARepVGG blocks
 
 
 def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], prefix: str) -> None:
@@ -52,21 +52,21 @@ def match_form(block: "RepVGGBlock", state_dict: MutableMapping[str, Tensor], pr
     if not given or not own:  # a file without this block; that, too, is for the caller to judge
         return
     where = prefix.removesuffix(".") or "the RepVGG block"
-    deployed = [name for name in given if name.startswith("rbr_reparam.")]
+    deployed = [name for name in given if name in ("rbr_reparam.weight", "rbr_reparam.bias")]
     if deployed and len(deployed) < len(given):
         raise ValueError(f"{where}: the weights hold both forms, rbr_reparam and the branches")
     if deployed and not block.deployed:
         reason = block.why_not_deployable()
         if reason is not None:
             raise ValueError(f"{where}: the weights are in deployed form (rbr_reparam), but {reason}")
-        weight = block.rbr_dense.conv.weight
+        weight = block.convs()[0].weight
         _expect(where, given, {"rbr_reparam.weight": weight.shape, "rbr_reparam.bias": weight.shape[:1]})
         _refuse_if_held(block, where)
         block.become_deployed(torch.empty_like(weight), weight.new_empty(len(weight)))
         return
     if block.deployed and not deployed:
         _expect(where, given, _branch_shapes(block, where))
-        for name in [name for name in _names(state_dict, prefix) if name.startswith("rbr_")]:
+        for name in [name for name in _names(state_dict, prefix) if name.startswith(_OF_BRANCHES)]:
             del state_dict[prefix + name]
         given = _fuse(block, given, prefix)
         state_dict.update({prefix + name: tensor for name, tensor in given.items()})
@@ -78,7 +78,7 @@ def _names(state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
 
 
 def _is_of_branches(name: str) -> bool:
-    return name.startswith("rbr_") and not name.endswith(_COUNTER)
+    return name.startswith(_OF_BRANCHES) and not name.endswith(_COUNTER)
 
 
 def _branch_shapes(block: "RepVGGBlock", where: str) -> dict[str, torch.Size]:
@@ -90,8 +90,9 @@ def _branch_shapes(block: "RepVGGBlock", where: str) -> dict[str, torch.Size]:
             "the weights first"
         )
     dense = block.rbr_reparam.weight.shape
-    shapes = {"rbr_dense.conv.weight": dense, "rbr_1x1.conv.weight": torch.Size((*dense[:2], 1, 1))}
-    for bn in ("rbr_dense.bn", "rbr_1x1.bn", "rbr_identity")[: 3 if block.has_identity else 2]:
+    kernels, norms = block.training_names()
+    shapes = dict(zip(kernels, (dense, torch.Size((*dense[:2], 1, 1))), strict=False))
+    for bn in norms:
         shapes.update({f"{bn}.{name}": dense[:1] for name in block.norm.tensors})
     return shapes
 
@@ -121,7 +122,7 @@ def _fuse(block: "RepVGGBlock", given: Mapping[str, Tensor], prefix: str) -> dic
         for name, tensor in given.items()
     }
     with torch.no_grad():
-        kernel, bias = fuse_branches(*read_blocks(tensors, block.norm.eps)[prefix])
+        kernel, bias = read_blocks(tensors, block.norm.eps, {prefix: block.has_identity})[prefix].fuse()
     fused = {"rbr_reparam.weight": kernel, "rbr_reparam.bias": bias}
     for name, tensor in fused.items():
         check_finite(prefix + name, tensor)

@@ -117,22 +117,97 @@ def fuse_branches(
         Paper, section 3.3, equation 3 and figure 4.
     """
     norms = [dense[1], pointwise[1]] if identity is None else [dense[1], pointwise[1], identity]
-    scales, shifts = zip(*(bn_scale_shift(bn) for bn in norms), strict=True)
-    size = max(1, _NUMBERS_AT_ONCE // (9 * dense[0].shape[1]))
-    chunks = zip(*(tensor.split(size) for tensor in (dense[0], pointwise[0], *scales)), strict=True)
+    return fuse_kernels(dense[0], pointwise[0], *branch_scales(norms))
+
+
+def branch_scales(norms: Sequence[BNParams]) -> tuple[Tensor, Tensor]:
+    """Write the branches of a block, each with its batch normalisation, as scaled kernels and one shift.
+
+    Args:
+        norms: fixed statistics and affine parameters of the 3x3, the 1x1 and, if there is one, the identity branch.
+
+    Returns:
+        Scale of each branch, shape (branches, C_out), and the sum of their shifts, (C_out,); both float64.
+    """
+    scales, shifts = bn_scale_shift(_stack(norms))
+    return scales, shifts.sum(0)
+
+
+def qa_branch_scales(inner: BNParams, outer: BNParams, has_identity: bool) -> tuple[Tensor, Tensor]:
+    """Write the branches of a QARepVGG block as scaled kernels and one shift.
+
+    Args:
+        inner: batch normalisation of the 3x3 branch.
+        outer: batch normalisation of the sum of all branches.
+        has_identity: whether x itself is one of them.
+
+    Returns:
+        Scale of each branch, shape (branches, C_out), and the shift, (C_out,); both float64.
+
+    Source:
+        Chu et al., "Make RepVGG Greater Again: A Quantization-aware Approach", AAAI 2024 (arXiv:2212.01593), figure 3.
+    """
+    scales, shifts = bn_scale_shift(_stack([inner, outer]))
+    scale = scales[1]
+    branches = [scales[0] * scale, *([scale] * (2 if has_identity else 1))]
+    return torch.stack(branches), shifts[0] * scale + shifts[1]
+
+
+def fuse_kernels(dense: Tensor, pointwise: Tensor, scales: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Fuse branches that are written as scaled kernels, in float64.
+
+    Args:
+        dense: kernel of the 3x3 branch, (C_out, C_in / groups, 3, 3).
+        pointwise: kernel of the 1x1 branch, (C_out, C_in / groups, 1, 1).
+        scales: of the 3x3, the 1x1 and, if there is one, the identity branch, shape (branches, C_out).
+        shift: shape (C_out,).
+
+    Returns:
+        As `fuse_branches`.
+    """
+    size = max(1, _NUMBERS_AT_ONCE // (9 * dense.shape[1]))
+    chunks = zip(*(tensor.split(size) for tensor in (dense, pointwise, *scales)), strict=True)
     parts = (
         scaled_kernel(chunk[0], chunk[1], chunk[2:], torch.float64, first_row=number * size)
         for number, chunk in enumerate(chunks)
     )
-    dtype = dense[0].dtype
-    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (dense[0], pointwise[0], *scales))
+    dtype = dense.dtype
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in (dense, pointwise, scales))
     if differentiable:
         kernel = torch.cat([part.to(dtype) for part in parts])
     else:  # each into its place at once, which saves half of the memory
-        kernel = torch.empty_like(dense[0])
+        kernel = torch.empty_like(dense)
         for target, part in zip(kernel.split(size), parts, strict=True):
             target.copy_(part)
-    return kernel, torch.stack(shifts).sum(0).to(dtype)
+    return kernel, shift.to(dtype)
+
+
+def fold_norm(kernel: Tensor, bn: BNParams, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Fold a batch normalisation with fixed statistics into the convolution before it, in float64.
+
+    Args:
+        kernel: of the convolution, shape (C_out, C_in / groups, k, k).
+        bn: statistics and affine parameters, each of shape (C_out,).
+        bias: of the convolution, shape (C_out,), or None.
+
+    Returns:
+        Kernel and bias, in the dtype of the kernel; differentiable.
+    """
+    scale, shift = bn_scale_shift(bn)
+    if bias is not None:
+        shift = shift + bias.double() * scale
+    return (kernel.double() * scale[:, None, None, None]).to(kernel.dtype), shift.to(kernel.dtype)
+
+
+def _stack(norms: Sequence[BNParams]) -> BNParams:
+    """Make one of several, with tensors (branches, C): small operations cost by their number, not by their size."""
+    return BNParams(
+        torch.stack([bn.running_mean for bn in norms]),
+        torch.stack([bn.running_var.double() + bn.eps for bn in norms]),
+        torch.stack([torch.ones_like(bn.running_var) if bn.weight is None else bn.weight for bn in norms]),
+        torch.stack([torch.zeros_like(bn.running_var) if bn.bias is None else bn.bias for bn in norms]),
+        eps=0.0,
+    )
 
 
 def custom_l2(dense: tuple[Tensor, BNParams], pointwise: tuple[Tensor, BNParams]) -> Tensor:

@@ -108,7 +108,7 @@ def is_complete(session: Session) -> bool:
 def _read_classes(path: str, about: dict[str, Any]) -> tuple[list[str], list[list[int]]]:
     """Take names and colours out of what a file says, which anybody may have written."""
     classes, palette = about.get("classes", []), about.get("palette", [])
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, list) or not all(isinstance(name, str) and name.isprintable() for name in classes):
         raise FileError(f"{path} is damaged: its classes are no list of names; export it again")
     if palette and (not isinstance(palette, list) or len(palette) != len(classes) or not all(map(_is_colour, palette))):
         raise FileError(f"{path} is damaged: its palette is no list of one RGB colour a class; export it again")

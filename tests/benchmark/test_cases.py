@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repvgg_mm.benchmark import Result, Spread, cases, half, sizes
+from repvgg_mm.benchmark import Result, Spread, bfloat16, cases, sizes
 from repvgg_mm.benchmark.contestants import Contestant, ours
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_cases_compare_all_against_the_base(case: Callable[[str, cases.Setting],
     assert {result.name.split(",")[0] for result in results if result.goal} == {"repvgg_mm"}
 
 
-@pytest.mark.parametrize("case", [half.half_precision, sizes.changing_sizes])
+@pytest.mark.parametrize("case", [bfloat16.half_precision, sizes.changing_sizes])
 def test_cases_that_are_asked_for_compare_with_their_base(case: Callable[[str, cases.Setting], list[Result]]) -> None:
     results = case("A0", cases.Setting((), 1, 32, 1, CPU))
     assert all(any(r.ratio == Spread(1.0, 1.0, 1.0) for r in results if r.case == each.case) for each in results)

@@ -12,6 +12,7 @@ import repvgg_mm  # noqa: F401
 from repvgg_mm.checkpoint import (
     CheckpointError,
     find_config_text,
+    find_dataset_meta,
     parse_config,
     render_config,
     set_deploy,
@@ -290,3 +291,15 @@ def test_a_function_of_mmengine_is_not_called(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     MODELS.build(dict(call))
     assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("classes", [5, [1, 2], ["cat", "\x1b[2J"], ["two\nlines"], "cat"])
+def test_what_are_no_names_of_classes_is_refused(classes: object) -> None:
+    with pytest.raises(CheckpointError, match=r"dataset_meta\.classes=.* no printable names") as caught:
+        find_dataset_meta({"meta": {"dataset_meta": {"classes": classes}}})
+    assert str(caught.value).isprintable()
+
+
+def test_names_of_classes_may_have_any_letters() -> None:
+    for meta in ({"classes": ("Führerschein", "犬 1")}, {"classes": None}, {}):
+        assert find_dataset_meta({"meta": {"dataset_meta": meta}}) == meta

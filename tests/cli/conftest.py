@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_lines import ROOT
+from format_once import as_written
 
 from repvgg_mm.data.digits import make_digits
 
@@ -24,4 +25,5 @@ def data(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("logging.raiseExceptions", False)  # mmengine's logger keeps the stdout of an earlier test
     monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)  # asks compilers for their versions, for the log
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", as_written)
     return tmp_path / "data"

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_lines import CLS, ROOT, SEG, environment, losses, metrics, run, tool
-from torch import Tensor
+from command_lines import CLS, ROOT, SEG, environment, here, losses, metrics, run, tool
 from training_runs import ITERATIONS, write_config
 
 SHORT = ["train_cfg.max_iters=4", "train_cfg.val_interval=4", "train_dataloader.batch_size=2"]
@@ -42,9 +41,12 @@ def finetuned(digits: Path, pretrained: Path, tmp_path_factory: pytest.TempPathF
     return work_dir
 
 
-def backbone(path: Path) -> dict[str, Tensor]:
-    weights = torch.load(path, weights_only=False)["state_dict"]
-    return {key: tensor for key, tensor in weights.items() if key.startswith("backbone.")}
+@pytest.fixture(scope="module")
+def deployed(digits: Path, finetuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("deployed") / "deployed.pth"
+    done = tool("convert", finetuned / "iter_4.pth", path, digits=digits)
+    assert done.returncode == 0 and "converted 9 RepVGG blocks" in done.stdout, done.stderr
+    return path
 
 
 def test_segmentation_resumes_with_the_same_losses(digits: Path, finetuned: Path, tmp_path: Path) -> None:
@@ -68,10 +70,10 @@ def test_classification_resumes_with_the_same_losses(digits: Path, pretrained: P
     assert [resumed[step] for step in resumed] == [full[step] for step in resumed]
 
 
-def test_both_forms_and_the_converted_file_have_the_same_metrics(digits: Path, finetuned: Path, tmp_path: Path) -> None:
-    trained, deployed = finetuned / "iter_4.pth", tmp_path / "deployed.pth"
-    done = tool("convert", trained, deployed, digits=digits)
-    assert done.returncode == 0 and "converted 9 RepVGG blocks" in done.stdout, done.stderr
+def test_both_forms_and_the_converted_file_have_the_same_metrics(
+    digits: Path, finetuned: Path, deployed: Path, tmp_path: Path
+) -> None:
+    trained = finetuned / "iter_4.pth"
     before = metrics(tool("test", SEG, trained, "--work-dir", tmp_path, digits=digits))
     in_memory = metrics(tool("test", SEG, trained, "--deploy", "--work-dir", tmp_path, digits=digits))
     from_file = metrics(tool("test", SEG, deployed, "--work-dir", tmp_path, digits=digits))
@@ -80,7 +82,7 @@ def test_both_forms_and_the_converted_file_have_the_same_metrics(digits: Path, f
     assert before == in_memory == from_file == config_inside
 
 
-def test_mmseg_s_own_tools_run_config_and_converted_checkpoint(digits: Path, finetuned: Path, tmp_path: Path) -> None:
+def test_mmseg_s_own_tools_run_config_and_converted_checkpoint(digits: Path, deployed: Path, tmp_path: Path) -> None:
     """With nothing of ours but ``custom_imports``."""
     import mmseg
 
@@ -90,17 +92,13 @@ def test_mmseg_s_own_tools_run_config_and_converted_checkpoint(digits: Path, fin
     options = ["--cfg-options", *SHORT, "model.backbone.init_cfg=None", "train_cfg.max_iters=1"]
     done = run(sys.executable, tools / "train.py", SEG, "--work-dir", tmp_path, *options, digits=digits)
     assert done.returncode == 0, done.stderr
-    deployed = tmp_path / "deployed.pth"
-    assert tool("convert", finetuned / "iter_4.pth", deployed, digits=digits).returncode == 0
     options = ["--cfg-options", "model.backbone.deploy=True"]
     done = run(sys.executable, tools / "test.py", SEG, deployed, "--work-dir", tmp_path, *options, digits=digits)
     assert done.returncode == 0 and "mIoU" in done.stdout + done.stderr, done.stderr
     assert "unexpected key" not in done.stdout + done.stderr and "missing keys" not in done.stdout + done.stderr
 
 
-def test_mmseg_inferencer_opens_a_converted_checkpoint_alone(digits: Path, finetuned: Path, tmp_path: Path) -> None:
-    deployed = tmp_path / "deployed.pth"
-    assert tool("convert", finetuned / "iter_4.pth", deployed, digits=digits).returncode == 0
+def test_mmseg_inferencer_opens_a_converted_checkpoint_alone(digits: Path, deployed: Path) -> None:
     picture = next((digits / "segmentation/images/val").glob("*.png"))
     script = (
         "import repvgg_mm\nfrom mmseg.apis import MMSegInferencer\n"
@@ -132,7 +130,7 @@ def test_two_processes(digits: Path, tmp_path: Path) -> None:
         (["train", SEG, "--cfg-options", "data_root=/nowhere"], "/nowhere"),
         (["train", CLS, "--cfg-options", "data_root=/nowhere"], "image folder /nowhere/train does not exist"),
         (["train", SEG, "--cfg-options", "model.backbone.init_cfg.checkpoint=no.pth"], "checkpoint file: no.pth"),
-        (["train", SEG, "--launcher", "slurm"], "--launcher slurm needs GPUs"),
+        (["train", SEG, "--launcher", "slurm"], "launcher='slurm' needs GPUs"),
         (["train", SEG, "--cfg-options", "optim_wrapper.type=AmpOptimWrapper"], "'AmpOptimWrapper' needs a GPU"),
         (["train", SEG, "--amp", "--cfg-options", "optim_wrapper.dtype=float16"], "dtype='float16' needs a GPU"),
         (["test", SEG, "nope.pth"], "no such checkpoint file: nope.pth"),
@@ -142,20 +140,20 @@ def test_typos_get_one_line_and_exit_code_2(command: list[str], message: str, di
     if torch.cuda.is_available() and "GPU" in message:
         pytest.skip("there is a GPU")
     name, *arguments = command
-    done = tool(name, *arguments, "--work-dir", tmp_path, digits=digits)
+    done = here(name, *arguments, "--work-dir", tmp_path, digits=digits)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith("error: ") and message in last, done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_test_refuses_a_checkpoint_of_another_model(digits: Path, pretrained: Path, tmp_path: Path) -> None:
-    done = tool("test", SEG, pretrained / "epoch_2.pth", "--work-dir", tmp_path, digits=digits)
+    done = here("test", SEG, pretrained / "epoch_2.pth", "--work-dir", tmp_path, digits=digits)
     assert done.returncode == 2 and "tensors of EncoderDecoder; it looks like" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["train", "test", "convert", "demo", "make_digits"])
 def test_help_shows_an_example(name: str, tmp_path: Path) -> None:
-    done = tool(name, "--help", digits=tmp_path)
+    done = here(name, "--help", digits=tmp_path)
     assert done.returncode == 0 and f"python tools/{name}.py" in done.stdout
 
 

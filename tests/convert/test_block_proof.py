@@ -6,7 +6,7 @@ from helpers import SMALL_ARCH, randomize_bn
 
 from repvgg_mm import RepVGGBlock, RepVGGClassifier, convert_state_dict
 from repvgg_mm.convert.block_proof import _pieces, prove_blocks
-from repvgg_mm.reparam.block_tensors import block_prefixes
+from repvgg_mm.reparam.block_names import block_prefixes
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

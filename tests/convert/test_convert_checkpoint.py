@@ -180,7 +180,7 @@ def refusals(tmp_path: Path, checkpoint: Path) -> dict[str, tuple[list, str]]:
         "nan": ([tmp_path / "nan.pth", out], "stage2.1.rbr_1x1.conv.weight holds NaN or infinity"),
         "conv_bias": ([tmp_path / "conv_bias.pth", out], "stage2.1.rbr_dense.conv.bias is no tensor of a RepVGG block"),
         "bad_eps": ([tmp_path / "nan.pth", out, "--eps", "-1"], "eps=-1.0: give what"),
-        "output_exists": ([checkpoint, tmp_path / "exists.pth"], "exists: choose another name or use --force"),
+        "output_exists": ([checkpoint, tmp_path / "exists.pth"], "exists: choose another name or give --force"),
         "no_folder": ([checkpoint, tmp_path / "nowhere" / "out.pth"], "no such folder"),
         "wrong_arch": ([checkpoint, out, "-a", "A0"], "it looks like a RepVGG of its own arch"),
         "unknown_arch": ([checkpoint, out, "-a", "C3"], "arch='C3' is unknown: choose one of A0"),

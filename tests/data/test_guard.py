@@ -90,3 +90,13 @@ def test_broken_files_are_left_out_and_counted(digits: Path, tmp_path: Path) -> 
     samples = [data[index] for index in range(len(data))]
     assert len(samples) == len(data) and str(broken) not in {s["data_samples"].img_path for s in samples}
     assert int(data.pipeline._skipped) == 1
+
+
+def test_a_pipe_or_device_is_no_image(digits: Path) -> None:
+    """It would be waited for, or read, without end."""
+    data = make(digits)
+    guard(data, Labels(11))
+    entry = data.get_data_info(0)
+    for key in ("img_path", "seg_map_path"):
+        with pytest.raises(DataError, match=r"/dev/zero can't be read: it is no regular file"):
+            data.pipeline({**entry, key: "/dev/zero"})

@@ -115,7 +115,7 @@ def test_pictures_have_the_truth_and_what_both_forms_say(played: tuple[Act, Path
 def test_proof_of_a_two_stage_detector_covers_every_head(part: str) -> None:
     cfg = Config.fromfile(ROOT / DETECTION.config)
     cfg.model.backbone.init_cfg = None
-    pair = pair_from_config(cfg.to_dict(), trusted=True)
+    pair = pair_from_config(cfg.to_dict())
     weights = pair.train.state_dict()
     converted = convert_state_dict(weights)
     assert pair.compare(weights, converted, "both").relative < 1e-4

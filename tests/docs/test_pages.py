@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from pages import PAGES, ROOT, blocks
 
+from repvgg_mm.cli.command import TRACEBACK
 from repvgg_mm.cli.main import COMMANDS
 
 _PATH = re.compile(r"(?<![\w/.])((?:configs|tools|tests|docs|repvgg_mm)/[\w./{},*-]*[\w}*])(?![\w/])")
@@ -74,6 +75,23 @@ def test_commands_and_flags_exist(page: Path, flags: dict[str, set[str]]) -> Non
             continue
         assert name in COMMANDS, name
         assert {word for word in rest if word.startswith("-")} <= flags[name], (name, rest)
+
+
+OTHERS_FLAGS = {"--opt_out"}  # of OpenVINO's own tool
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_flags_in_the_text_exist(page: Path, flags: dict[str, set[str]]) -> None:
+    spans = re.findall(r"`([^`\n]+)`", page.read_text())
+    named = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
+    assert named <= set().union(*flags.values(), OTHERS_FLAGS, {TRACEBACK})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_run_in_a_test_or_are_marked(page: Path) -> None:
+    """`test_your_data.py` runs three sections of its page on what the first block makes; the others say ``norun``."""
+    untold = [block.commands for block in blocks(page) if block.commands and "norun" not in block.info.split()]
+    assert len(untold) == (4 if page.name == "your-data.md" else 0), untold
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)

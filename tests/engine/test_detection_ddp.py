@@ -8,7 +8,6 @@ This needs as many positive points in each half, so there both have the same box
 
 import itertools
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from forked_processes import ForkedProcess
 from helpers import SMALL_ARCH, image, randomize_bn
 from torch import Tensor, nn
+from training_runs import finish
 
 ITERATIONS, SIZE = 3, (64, 96)
 COMBINATIONS = list(itertools.product((-1, 1), (False, True), (False, True)))  # frozen_stages, norm_eval, with_cp
@@ -94,16 +95,8 @@ def worker(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     folder = tmp_path_factory.mktemp("gloo")
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=environment) for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=600) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    processes = [ForkedProcess([__file__, str(rank), str(folder)], folder, os.environ) for rank in range(2)]
+    assert [end.code for end in finish(processes, seconds=600)] == [0, 0]
     return [torch.load(folder / f"rank{rank}.pth") for rank in range(2)]
 
 

@@ -4,6 +4,7 @@ Each attack would make a marker file; most of them did before there was a gate.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -67,7 +68,16 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "a transform inside a transform": (f"{DATA}.pipeline", [{"type": "RandomChoice", "transforms": [["CALL"]]}]),
     "a function as a data set": (DATA, "CALL"),
     "a data set that reads pickles": (DATA, {"type": "mmdet.OpenImagesDataset", "meta_file": "{folder}/x.pkl"}),
-    "a wrapped function": (DATA, {"type": "RepeatDataset", "times": 1, "dataset": "CALL"}),
+    "a wrapped function": (DATA, {"type": "ConcatDataset", "datasets": ["CALL"]}),
+    "data without end": (DATA, {"type": "RepeatDataset", "times": 10**9, "dataset": {"type": "ImageFolder"}}),
+    "images of terabytes": (f"{DATA}.transforms", [{"type": "Resize", "size": [10**6, 10**6]}]),
+    "one side without end": (f"{DATA}.transforms", [{"type": "Resize", "size": [8, float("inf")]}]),
+    "images scaled without end": (f"{DATA}.transforms", [{"type": "Resize", "scale_factor": 1e9}]),
+    "a batch of all images": ("test_dataloader.batch_size", 10**9),
+    "maps of terabytes": ("model.data_preprocessor.pad_size_divisor", 10**6),
+    "a list without end": ("model.backbone.arch.num_blocks", [1, 10**9, 1, 1]),
+    "windows that never move": ("model.test_cfg", {"mode": "slide", "stride": (0, 0)}),
+    "names that a terminal obeys": (f"{DATA}.metainfo", {"classes": ["\x1b[2J"]}),
     "functions in a row": (DATA, {"type": "ConcatDataset", "datasets": ["CALL"]}),
     **{
         f"annotations in {name}": (DATA, {"type": "mmdet.BaseDetDataset", "ann_file": f"{{folder}}/annotations.{name}"})
@@ -76,6 +86,11 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "proposals in a pickle": (f"{DATA}.proposal_file", "{folder}/annotations.pkl"),
     "names in a pickle": (f"{DATA}.metainfo", {"classes": "{folder}/annotations.pkl"}),
     "data from an address": (f"{DATA}.data_root", "http://127.0.0.1:9/data"),
+    "data from an address in two parts": (
+        DATA,
+        {"type": "ImageShards", "data_root": "https:", "split": "/127.0.0.1:9/x", "transforms": [], "cache_dir": "c"},
+    ),
+    "data from a command": (f"{DATA}.data_root", "pipe:touch RAN"),
     "a storage of one's own": (f"{DATA}.backend_args", {"backend": "petrel", "conf_path": "{folder}/x"}),
     "another scope for the data": (f"{DATA}._scope_", "evil"),
     "a function as a sampler": ("test_dataloader.sampler", "CALL"),
@@ -181,7 +196,8 @@ def test_what_our_own_trainings_store_is_on_the_list(config: str) -> None:
     cfg = parse_config(Config.fromfile(ROOT / f"configs/{config}.py").pretty_text)
     parts = take_parts(cfg, ["test", "calibration"])
     assert parts["model"]["type"] == cfg["model"]["type"]
-    assert parts["test_dataloader"] == cfg["test_dataloader"]
+    workers = min(cfg["test_dataloader"]["num_workers"], os.cpu_count() or 1)
+    assert parts["test_dataloader"] == cfg["test_dataloader"] | {"num_workers": workers}
     assert (
         take_parts(cfg, ["pipeline"])["test_dataloader"]["dataset"]["type"] == cfg["test_dataloader"]["dataset"]["type"]
     )
@@ -317,3 +333,30 @@ def test_training_weights_for_a_config_of_the_deployed_form(digits: Path, tmp_pa
     assert not any("rbr_dense" in name for name in found.state_dict())
     images = image(2, 3, 64, 48)
     torch.testing.assert_close(found(images, mode="tensor"), wanted(images, mode="tensor"), rtol=1e-4, atol=1e-5)
+
+
+def test_inside_the_limits_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A pipe is waited for without end, a device has none: annotations and masks could be named to be one."""
+    from mmengine import fileio
+
+    pipe, device, plain = tmp_path / "pipe.json", tmp_path / "zero.json", tmp_path / "plain.json"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    plain.write_text("[1]")
+    readers = (fileio.get, fileio.get_text, fileio.load, fileio.list_from_file, fileio.get_local_path)
+    with limits(stored=True):
+        for path in (pipe, device):
+            for read in readers:
+                with pytest.raises(CheckpointError, match="no regular file"):
+                    opened = read(str(path))
+                    opened.__enter__()  # get_local_path only reads then
+        assert fileio.load(str(plain)) == [1] and fileio.get(plain) == b"[1]"
+
+
+def test_no_process_more_than_there_are_cores(digits: Path) -> None:
+    """How many processes load data, and how far ahead, is a matter of the machine."""
+    cfg = changed(plain_config(digits), "test_dataloader.num_workers", 10**6)
+    loader = take_parts(changed(cfg, "test_dataloader.prefetch_factor", 10**9), ["test"])["test_dataloader"]
+    assert loader["num_workers"] == os.cpu_count() and "prefetch_factor" not in loader
+    loader = take_parts(changed(cfg, "test_dataloader.num_workers", 0), ["test"])["test_dataloader"]
+    assert loader["num_workers"] == 0

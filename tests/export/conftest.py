@@ -4,14 +4,23 @@ from pathlib import Path
 
 import pytest
 from export_models import SIZES, save
+from made_once import made_once
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_once(graphs_once: None) -> None:
+    """Each network is exported once."""
+
+
+@pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    paths = {config: folder / f"{Path(config).stem}.pth" for config in SIZES}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIGITS", str(digits))  # the configs inside the checkpoints remember it
-        for config, path in paths.items():
-            save(config, path)
-    return {config: str(path) for config, path in paths.items()}
+    """A checkpoint a task; by the config that it is of."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DIGITS", str(digits))  # the configs inside the checkpoints remember it
+            for config in SIZES:
+                save(config, folder / f"{Path(config).stem}.pth")
+
+    folder = made_once(tmp_path_factory, "export_checkpoints", make)
+    return {config: str(folder / f"{Path(config).stem}.pth") for config in SIZES}

@@ -23,9 +23,10 @@ def test_a_head_answers_as_its_checkpoint(name: str, tmp_path: Path) -> None:
     export = export_complete(saved, str(tmp_path / "small.onnx"))
     assert export.files == [tmp_path / "small.onnx"], str(export.agreement)
     model = onnx.load(tmp_path / "small.onnx")
+    assert onnx.TensorProto.DOUBLE not in kinds_of_numbers(model)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "plain.onnx")
-    write_openvino(tmp_path / "plain.onnx", [], {}, tmp_path / "small.xml")
+    write_openvino(tmp_path / "plain.onnx", {}, tmp_path / "small.xml")
     predictor = build_predictor(None, saved)
     image = np.random.default_rng(0).integers(0, 256, (110, 187, 3), dtype=np.uint8)
     wanted = predictor.answer(image)
@@ -38,6 +39,12 @@ def test_a_head_answers_as_its_checkpoint(name: str, tmp_path: Path) -> None:
         assert agreement.counted > 100
     else:
         assert len(np.unique(wanted.mask)) > 1
+
+
+def kinds_of_numbers(model: onnx.ModelProto) -> set[int]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    made = {value.type.tensor_type.elem_type for value in graph.value_info}
+    return made | {one.data_type for one in graph.initializer}
 
 
 def test_scores_of_a_segmentor(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from command_lines import CLS, ROOT, SEG
 from export_models import DET, SIZES, classes_of, save, save_weights
+from export_small import save_small
 from helpers import SMALL_ARCH, image
 from mmengine.config import Config
 from torch import nn
@@ -95,9 +96,8 @@ HEADS = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_other_heads(name: str, tmp_path: Path) -> None:
-    config, out = ROOT / f"configs/{name}.py", tmp_path / "model.onnx"
-    weights = save_weights(config, tmp_path / "model.pth")
-    export = export_checkpoint(weights, str(out), HEADS[name], config=str(config))
+    out = tmp_path / "model.onnx"
+    export = export_checkpoint(save_small(name, tmp_path / "model.pth"), str(out), HEADS[name])
     assert export.files == [out] and export.difference.relative < 1e-4
 
 
@@ -184,6 +184,6 @@ class TestBadInput:
     def test_missing_package(
         self, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "nncf" else object())
+        monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "onnxruntime" else object())
         message = self.refused(tmp_path, checkpoints[CLS], "out.xml", int8=4)
-        assert "needs nncf: pip install 'repvgg_mm[deploy]'" in message
+        assert "needs onnxruntime: pip install 'repvgg_mm[deploy]'" in message

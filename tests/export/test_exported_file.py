@@ -1,6 +1,7 @@
 """Exported files: opening them, and testing them in the place of their network."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from command_lines import CLS, SEG, metrics, tool
+from command_lines import CLS, SEG, here, metrics, tool
 from export_models import DET, SIZES, data_of, save
 from helpers import image, randomize_bn
 
@@ -18,6 +19,7 @@ from repvgg_mm.export.export_checkpoint import export_checkpoint
 from repvgg_mm.export.exported_file import open_exported
 from repvgg_mm.export.exported_runner import build_exported_runner
 from repvgg_mm.export.network import Network, take_place
+from repvgg_mm.runtime.session import ABOUT
 
 
 class TestOpening:
@@ -49,6 +51,19 @@ class TestOpening:
         opset = onnx.helper.make_opsetid("", 20)
         onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "a.onnx")
         with pytest.raises(CheckpointError, match="any x 3 x 8: only 4 numbers"):
+            open_exported(str(tmp_path / "a.onnx"))
+
+    @pytest.mark.parametrize(
+        "said", [5, {"batch": "x"}, {"batch": [1, None]}, {"batch": [0, 0]}, {"batch": [1, 2**40]}]
+    )
+    def test_metadata_of_another_kind(self, said: Any, tmp_path: Path) -> None:
+        info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, 8, 8]) for name in "xy"]
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", info[:1], info[1:])
+        opset = onnx.helper.make_opsetid("", 20)
+        model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+        onnx.helper.set_model_props(model, {ABOUT: json.dumps({"input": said})})
+        onnx.save(model, tmp_path / "a.onnx")
+        with pytest.raises(CheckpointError, match="its entry 'input' names no least and most images"):
             open_exported(str(tmp_path / "a.onnx"))
 
 
@@ -145,7 +160,7 @@ class TestCommandLines:
         ],
     )
     def test_bad_export(self, arguments: list[Any], message: str, digits: Path) -> None:
-        done = tool("export", *arguments, digits=digits)
+        done = here("export", *arguments, digits=digits)
         assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
 
     def test_bad_test(self, checkpoints: dict[str, str], digits: Path, tmp_path: Path) -> None:
@@ -163,5 +178,5 @@ class TestCommandLines:
                 "takes images of 3 x 64 x 96, not 3 x 64 x 64",
             ),
         ):
-            done = tool("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
+            done = here("test", *arguments, "--work-dir", tmp_path / "work", digits=digits)
             assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr

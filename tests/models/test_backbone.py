@@ -150,3 +150,26 @@ def test_feature_maps_are_in_channels_last_and_weights_are_not() -> None:
         assert nn.utils.parameters_to_vector(model.parameters()).numel() == sum(p.numel() for p in model.parameters())
         for conv in [module for module in model.modules() if isinstance(module, nn.Conv2d)]:
             prune.l1_unstructured(conv, "weight", 0.5)
+
+
+@pytest.mark.parametrize("deploy", [False, True])
+def test_function_transforms_of_the_whole_backbone(deploy: bool) -> None:
+    """They know no memory formats, in which the backbone computes otherwise."""
+    model, x = build().eval(), image(3, 3, 33, 40)
+    if deploy:
+        model.switch_to_deploy()
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    buffers = dict(model.named_buffers())
+
+    def loss(parameters: dict, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, (parameters, buffers), (x[None],))[-1].square().mean()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    for index, one in enumerate(x):
+        wanted = torch.autograd.grad(model(one[None])[-1].square().mean(), list(model.parameters()))
+        torch.testing.assert_close([grad[index] for grad in found.values()], list(wanted), rtol=1e-4, atol=1e-5)
+    _, slope = torch.func.jvp(lambda x: model(x)[-1], (x,), (torch.ones_like(x),))
+    step = 1e-3
+    with torch.no_grad():
+        about = (model(x + step)[-1] - model(x - step)[-1]) / (2 * step)
+    torch.testing.assert_close(slope, about, rtol=0.05, atol=0.05)

@@ -20,7 +20,7 @@ def samples() -> list[torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory, samples: list[torch.Tensor]) -> Path:
+def network(tmp_path_factory: pytest.TempPathFactory, samples: list[torch.Tensor], graphs_once: None) -> Path:
     torch.manual_seed(0)
     model = randomize_bn(ImageClassifier(backbone={"type": "RepVGG", "arch": SMALL_ARCH}, num_classes=10)).eval()
     switch_to_deploy(model)

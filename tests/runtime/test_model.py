@@ -50,6 +50,7 @@ def test_threads_share_a_model(suffix: str, complete_files: dict[str, Path], tmp
     [
         ({"classes": "cat"}, "its classes are no list of names"),
         ({"classes": [1, 2]}, "its classes are no list of names"),
+        ({"classes": ["\x1b[2J"] * 10}, "its classes are no list of names"),  # a terminal would obey
         ({"palette": [[1, 2, 3]]}, "its palette is no list of one RGB colour a class"),
         ({"palette": [[1, 2, 300]] * 10}, "its palette is no list of one RGB colour a class"),
     ],

@@ -82,6 +82,13 @@ def hostile_configs(folder: Path) -> dict[str, str]:
         "teacher": f"model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='{folder}/teacher.pth')))",
         "backbone": f"model = dict(data_preprocessor=dict(type='subprocess.call', args='touch {mark('backbone')}', "
         "shell=True, _delete_=True))",
+        "wide": "model = dict(backbone=dict(arch=dict(width_multiplier=(500.0,) * 4)))",
+        "deep": "model = dict(backbone=dict(arch=dict(num_blocks=(1, 10**7, 1, 1))))",
+        "large": f"test_dataloader = dict({loader}, dataset=dict(type='ImageFolder', data_root='{folder}/digits', "
+        "split='classification/val', transforms=[dict(type='Resize', size=(100_000, 100_000))]))",
+        "many": f"test_dataloader = dict({loader.replace('num_workers=0', 'num_workers=100_000')}, "
+        f"dataset=dict(type='ImageFolder', data_root='{folder}/digits', split='classification/val', transforms=[]))",
+        "endless": f"test_dataloader = dict({loader}, dataset=dict({data}, ann_file='{folder}/pipe.json'))",
         "environment": f"env_cfg = dict(cudnn_benchmark=open('{mark('environment')}', 'w'))",
     }
 
@@ -127,7 +134,8 @@ def write_attacks(folder: Path, base: dict[str, Any]) -> list[Path]:
     sys.setrecursionlimit(100_000)
     written += [put("deep", x=deep)]
     sys.setrecursionlimit(limit)
-    os.mkfifo(folder / "pipe.pth")
+    for pipe in ("pipe.pth", "pipe.json"):
+        os.mkfifo(folder / pipe)
     return [*written, folder / "pipe.pth"]
 
 

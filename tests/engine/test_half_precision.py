@@ -10,7 +10,7 @@ from torch import nn
 
 from repvgg_mm.cli import test as command_line
 from repvgg_mm.cli.command import InputError
-from repvgg_mm.engine.precision import PRECISIONS, compute_in
+from repvgg_mm.engine.half_precision import PRECISIONS, compute_in
 from repvgg_mm.models.classifier import ImageClassifier
 
 ROWS = {"classification": "accuracy/top1", "segmentation": "mIoU", "detection": "coco/bbox_mAP"}

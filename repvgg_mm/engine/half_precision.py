@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..mmcv_ops.precision import at_least_float32
+from ..mmcv_ops.float32 import at_least_float32
 from .mixed_precision import say_if_slow
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,0 +1,167 @@
+"""Mixed precision within a budget: as few layers in float32 as keep the metric, and their price in bytes and time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..engine.gate import open_model
+from ..engine.testing import build_test_runner
+from ..export.examination import examine
+from ..export.export_complete import CompleteExport, export_complete
+from ..export.exported_runner import build_exported_runner
+from ..export.precision import Bits
+from ..runtime import Model
+from .formats import Subject, main_metric, test_images, work
+from .timing import ratio, time_in_turn
+
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """The file with the fewest layers in float32 that keeps within the budget.
+
+    Attributes:
+        export: of it; None if there is none.
+        metric: name of the metric.
+        wanted: of the checkpoint.
+        got: of the file, or of the nearest one that was tried.
+        floats: the layers in float32.
+        bytes_ratio: size of the file by that of the file with all layers in 8 bits.
+        time_ratio: the same of their times, whole images.
+    """
+
+    export: CompleteExport | None
+    metric: str
+    wanted: float
+    got: float
+    floats: tuple[str, ...]
+    bytes_ratio: float = 1.0
+    time_ratio: float = 1.0
+
+
+def export_within(
+    subject: Subject,
+    int8: int,
+    max_drop: float,
+    folder: Path,
+    suffix: str,
+    say: Callable[[str], None],
+) -> Budgeted:
+    """Export to 8 bits with as many layers in float32 as the metric needs, those that lose most first.
+
+    Args:
+        subject: the checkpoint.
+        int8: images to calibrate with.
+        max_drop: points of the metric, of 100, that may be lost.
+        folder: where files and logs go.
+        suffix: ``'.onnx'`` or ``'.xml'``.
+        say: takes a line about what goes on.
+
+    Returns:
+        The file, in ``folder``.
+
+    Raises:
+        ValueError: if the checkpoint can't be exported, or the config has no test data.
+    """
+    say("testing the checkpoint")
+    runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
+    metrics = runner.test()
+    metric = main_metric(metrics)
+    search = _Search(subject, int8, folder, suffix, metric, float(metrics[metric]), say)
+    first = search.try_with(())
+    if search.drop(first) <= max_drop:
+        return first
+    say("measuring what each layer loses")
+    losses = examine(subject.checkpoint, int8, subject.config, subject.trust)
+    order = [loss.layer for loss in sorted(losses, key=lambda loss: loss.worst)]
+    count = fewest(len(order), lambda count: search.drop(search.try_with(order[:count])) <= max_drop)
+    if count is None:
+        return replace(search.nearest, export=None)
+    return search.with_price(search.tried[count], first)
+
+
+class _Search:
+    """Exports and tests files with some layers in float32."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        int8: int,
+        folder: Path,
+        suffix: str,
+        metric: str,
+        wanted: float,
+        say: Callable[[str], None],
+    ) -> None:
+        self._subject, self._int8, self._folder, self._suffix = subject, int8, folder, suffix
+        self._metric, self._wanted, self._say = metric, wanted, say
+        stored = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
+        self._data = {"data_root": stored["data_root"]} if "data_root" in stored else {}
+        self.tried: dict[int, Budgeted] = {}
+
+    def try_with(self, floats: Sequence[str]) -> Budgeted:
+        """Export with some layers in float32 and test the file."""
+        out = self._folder / f"{len(floats)}-in-float32{self._suffix}"
+        export = export_complete(
+            self._subject.checkpoint,
+            str(out),
+            self._subject.config,
+            trust=self._subject.trust,
+            int8=self._int8,
+            bits=Bits(floats=tuple(floats)),
+        )
+        runner = build_exported_runner(self._subject.config, str(out), str(self._folder / "test"), self._data)
+        got = float(runner.test()[self._metric])
+        self._say(f"{len(floats)} layers in float32: {self._metric} {got:.4g}, the checkpoint's {self._wanted:.4g}")
+        self.tried[len(floats)] = Budgeted(export, self._metric, self._wanted, got, tuple(floats))
+        return self.tried[len(floats)]
+
+    def drop(self, tried: Budgeted) -> float:
+        """Return the points that a file loses; average precision counts to 1, the other metrics to 100."""
+        return (tried.wanted - tried.got) * (100 if "mAP" in self._metric else 1)
+
+    @property
+    def nearest(self) -> Budgeted:
+        """The best file so far."""
+        return max(self.tried.values(), key=lambda one: one.got)
+
+    def with_price(self, chosen: Budgeted, plain: Budgeted) -> Budgeted:
+        """Add what a file costs beside the one with all layers in 8 bits."""
+        assert chosen.export is not None and plain.export is not None
+        images = test_images(self._subject)
+        exports = {"plain": plain.export, "chosen": chosen.export}
+        works = {name: work(Model(str(export.files[-1])), images) for name, export in exports.items()}
+        times = time_in_turn(works, _ROUNDS, torch.device("cpu"))
+        sizes = {name: sum(file.stat().st_size for file in export.files) for name, export in exports.items()}
+        return replace(
+            chosen,
+            bytes_ratio=sizes["chosen"] / sizes["plain"],
+            time_ratio=ratio(times["chosen"], times["plain"]).median,
+        )
+
+
+def fewest(total: int, fits: Callable[[int], bool]) -> int | None:
+    """Find the smallest number that fits, if whatever is larger than one that fits does so, too.
+
+    Args:
+        total: one more than the largest number to try.
+        fits: is asked seldom: with 1, 2, 4, ... until it agrees, then in between.
+
+    Returns:
+        The number, of 1 to ``total - 1``; None if none fits.
+    """
+    failed, count = 0, min(1, total - 1)
+    while count > failed and not fits(count):
+        failed, count = count, min(2 * count, total - 1)
+    if count == failed:
+        return None
+    while count - failed > 1:
+        middle = (count + failed) // 2
+        if fits(middle):
+            count = middle
+        else:
+            failed = middle
+    return count

@@ -1,0 +1,207 @@
+"""The best 8 bits without training: each step is taken only where it lowers the error at the network's outputs."""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+from torch import Tensor
+
+from .bias_correction import correct_biases
+from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
+from .equalisation import channel_peaks, equalise, find_chains
+from .histogram import Histogram
+from .layers import Layer, weighted_layers
+from .noise_ratio import Noise, compare, mean_ratio
+from .reconstruction import reconstruct
+from .running import network_outputs, run
+from .samples import Samples
+from .scheme import Scheme, apply, rounded_maps
+from .sums import leave_room
+
+_KEPT = 2**28  # bytes of outputs that are kept, not computed again
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was tried.
+
+    Attributes:
+        name: what it is.
+        decibels: signal-to-noise ratio at the network's outputs with it, as ONNX Runtime computes on this machine.
+        taken: whether it stays.
+    """
+
+    name: str
+    decibels: float
+    taken: bool
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What is to be rounded, in a graph that may have other weights than before.
+
+    Attributes:
+        model: in float32; its weights and biases are those that are to be rounded.
+        scheme: what to round in it.
+        steps: what was tried.
+        exact: signal-to-noise ratio where no sum saturates; None where nothing was tried.
+        unseen: layers that no number came to; they stay in float32.
+    """
+
+    model: onnx.ModelProto
+    scheme: Scheme
+    steps: tuple[Step, ...]
+    exact: float | None
+    unseen: tuple[Layer, ...]
+
+    @property
+    def rounded(self) -> onnx.ModelProto:
+        """The graph that computes so."""
+        return apply(self.model, self.scheme)
+
+
+class Judge:
+    """The error at the outputs of a network, on samples that no choice was made by where there are enough.
+
+    Args:
+        model: the network in float32.
+        layers: those that may be rounded.
+        samples: what its one input takes.
+    """
+
+    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], samples: Samples) -> None:
+        self._model = model
+        self._names = network_outputs(model, layers)
+        start = JUDGES if len(samples) >= 2 * JUDGES else 0
+        self._samples = SomeSamples(samples, start)
+        self._wanted: list[dict[str, Tensor]] = []
+
+    def __call__(self, model: onnx.ModelProto, exact: bool = False) -> Noise:
+        """Return the noise at the outputs for a signal of 1, the mean of all outputs.
+
+        Args:
+            model: computes the same with rounded numbers.
+            exact: without the sums of 16 bits of some processors.
+        """
+        wanted = self._wanted or run(self._model, self._names, self._samples)
+        got = run(model, self._names, self._samples, exact)
+        return Noise(1.0, mean_ratio(compare(self._kept(wanted), got).values()))
+
+    def _kept(self, wanted: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+        """Pass outputs on, and keep them for the next time if all of them are small."""
+        kept: list[dict[str, Tensor]] = []
+        size = 0
+        for tensors in wanted:
+            yield tensors
+            size += sum(tensor.nbytes for tensor in tensors.values())
+            kept = [*kept, tensors] if size <= _KEPT else []
+        if size <= _KEPT:
+            self._wanted = kept
+
+
+def recover(
+    model: onnx.ModelProto,
+    samples: Samples,
+    method: Method = "best",
+    start: Scheme | None = None,
+    floats: Collection[str] = (),
+) -> Recovered:
+    """Choose what to round in a graph, and how.
+
+    Args:
+        model: graph in float32.
+        samples: what its one input takes.
+        method: ``'best'`` does all that helps; the name of a calibrator does that alone.
+        start: bits and kind of the grids; 8 bits, signed, by channel if it is not given.
+        floats: names of layers that stay in float32.
+
+    Returns:
+        The scheme, and the graph that it is for.
+
+    Raises:
+        ValueError: if the graph is rounded already, or a number in it is not finite.
+    """
+    layers, unseen, histograms = _observe(model, samples, floats)
+    search = _Search(model, samples, replace(start or Scheme(), layers=tuple(layers)), histograms)
+    if method != "best":
+        return Recovered(model, search.calibrated(model, method), (), None, tuple(unseen))
+    search.walk()
+    exact = search.judge(apply(search.model, search.scheme), exact=True).decibels
+    return Recovered(search.model, search.scheme, tuple(search.steps), exact, tuple(unseen))
+
+
+class _Search:
+    """The best so far, and what can be tried next.
+
+    Args:
+        given: the graph in float32.
+        samples: what its one input takes.
+        bare: which layers to round, and the kind of their grids.
+        histograms: of the maps of ``given``.
+    """
+
+    def __init__(
+        self, given: onnx.ModelProto, samples: Samples, bare: Scheme, histograms: Mapping[str, Histogram]
+    ) -> None:
+        self.judge = Judge(given, bare.layers, samples)
+        self._given, self._samples, self._bare, self._histograms = given, samples, bare, histograms
+        self._roomy = False
+        self.steps: list[Step] = []
+        self.model, self.scheme = given, bare
+        self._noise = Noise(1.0, math.inf)
+
+    def walk(self) -> None:
+        """Try one step after the other."""
+        given, base = self._given, self._given
+        plain = self.calibrated(given, "minmax")
+        self._offer("plain calibration", given, plain)
+        if self._bare.bits == 8:
+            self._roomy = self._offer("room for sums of 16 bits", *_with_room(given, plain))
+        best = self.calibrated(given, "best")
+        self._offer("the best calibrator for each map", *self._finish(given, best))
+        chains = find_chains(given, self._bare.layers)
+        if chains:
+            equal = equalise(given, chains, channel_peaks(given, chains, self._samples))
+            if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, "best"))):
+                base = equal
+        few = SomeSamples(self._samples)
+        self._offer("reconstruction", *reconstruct(base, self.model, self.scheme, self._samples, self._roomy))
+        self._offer("bias correction", correct_biases(base, self.model, self.scheme, few), self.scheme)
+
+    def calibrated(self, graph: onnx.ModelProto, method: Method) -> Scheme:
+        """Return the grids that a method chooses for the maps of a graph."""
+        names = [*self._histograms]
+        found = self._histograms if graph is self._given else observe_maps(graph, names, self._samples)
+        ends = choose_reaches(graph, self._bare.layers, found, self._samples, method, self._bare.bits)
+        return replace(self._bare, reaches={name: end for name, (_, end) in ends.items()})
+
+    def _finish(self, graph: onnx.ModelProto, scheme: Scheme) -> tuple[onnx.ModelProto, Scheme]:
+        return _with_room(graph, scheme) if self._roomy else (graph, scheme)
+
+    def _offer(self, name: str, model: onnx.ModelProto, scheme: Scheme) -> bool:
+        """Try a step; stay with it if the outputs are nearer."""
+        noise = self.judge(apply(model, scheme))
+        taken = not self.steps or noise.noise < self._noise.noise
+        self.steps.append(Step(name, noise.decibels, taken))
+        if taken:
+            self.model, self.scheme, self._noise = model, scheme, noise
+        return taken
+
+
+def _with_room(model: onnx.ModelProto, scheme: Scheme) -> tuple[onnx.ModelProto, Scheme]:
+    roomy = leave_room(model, scheme)
+    return roomy.model, replace(scheme, scales=roomy.scales)
+
+
+def _observe(
+    model: onnx.ModelProto, samples: Samples, floats: Collection[str]
+) -> tuple[list[Layer], list[Layer], dict[str, Histogram]]:
+    """Look at the maps of all layers that may be rounded; return these, those that saw no number, and the maps."""
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise ValueError("the graph is rounded to 8 bits already: give the one in float32")
+    layers = [layer for layer in weighted_layers(model) if layer.name not in floats]
+    histograms = observe_maps(model, [*dict.fromkeys(rounded_maps(model, layers).values())], samples)
+    maps = rounded_maps(model, layers)
+    seen = [one for one in layers if histograms[one.data].total and histograms[maps[one.output]].total]
+    return seen, [layer for layer in layers if layer not in seen], histograms

@@ -1,0 +1,112 @@
+"""Running a graph in float32, or one with rounded numbers, and looking at some of its tensors."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from .layers import DECODING, NETWORK, Layer
+from .samples import Samples
+
+
+def cut(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Cut a graph down to what some of its tensors need.
+
+    Args:
+        model: the graph; it is left as it is.
+        names: tensors, which become its outputs, in this order.
+
+    Returns:
+        Another graph.
+    """
+    outputs = list(dict.fromkeys(names))
+    makers = {name: node for node in model.graph.node for name in node.output}
+    needed: set[str] = set()
+    waiting = [*outputs]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting.extend(makers[name].input if name in makers else ())
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    graph = small.graph
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
+    stored = [tensor for tensor in graph.initializer if tensor.name in needed]
+    kinds = {info.name: info for info in (*graph.value_info, *graph.output, *graph.input)}
+    infos = [
+        kinds.get(name) or onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs
+    ]
+    for parts, kept in ((graph.node, nodes), (graph.initializer, stored), (graph.output, infos)):
+        copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+        del parts[:]
+        parts.extend(copies)
+    return small
+
+
+def open_graph(model: onnx.ModelProto, exact: bool = True) -> onnxruntime.InferenceSession:
+    """Let ONNX Runtime read a graph.
+
+    Args:
+        model: the graph.
+        exact: compute what stands there, rounded numbers in float32; else as in use, where sums may saturate.
+
+    Returns:
+        A session on the CPU.
+    """
+    options = onnxruntime.SessionOptions()
+    if exact:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(
+    model: onnx.ModelProto, names: Sequence[str], samples: Samples, exact: bool = True
+) -> Iterator[dict[str, Tensor]]:
+    """Run a graph on samples and give some of its tensors, one sample after the other.
+
+    Args:
+        model: the graph.
+        names: of the tensors; one of them may be the input.
+        samples: what its one input takes.
+        exact: see `open_graph`.
+
+    Yields:
+        Each tensor by its name.
+    """
+    (given,) = model.graph.input
+    made = [name for name in names if name != given.name]
+    session = open_graph(cut(model, made), exact) if made else None  # ONNX Runtime takes no empty graph
+    for sample in samples:
+        array = np.ascontiguousarray(sample)
+        found = dict(zip(made, session.run(made, {given.name: array}), strict=True)) if session else {}
+        found[given.name] = array
+        yield {name: torch.from_numpy(found[name]) for name in names}
+
+
+def network_outputs(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[str]:
+    """Name the tensors at which the error of a whole network is taken.
+
+    Args:
+        model: graph of a complete file, or of a network alone.
+        layers: those of it that may be rounded.
+
+    Returns:
+        The outputs of a network alone; what a complete file decodes: head maps, and what the heads of a second stage
+        make.
+    """
+    graph = model.graph
+    inside = [node for node in graph.node if node.name.startswith(NETWORK)]
+    if not inside:
+        return [output.name for output in graph.output]
+    made = {name for node in inside for name in node.output}
+    floats = {info.name for info in graph.value_info if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    taken = [name for node in graph.node if not node.name.startswith(NETWORK) for name in node.input if name in made]
+    taken += [output.name for output in graph.output if output.name in made]
+    inputs = {name for node in graph.node for name in node.input if node.name.startswith(DECODING)}
+    heads = [one.output for one in layers if one.node.startswith(DECODING)]
+    return [*dict.fromkeys(name for name in taken if name in floats), *(name for name in heads if name in inputs)]

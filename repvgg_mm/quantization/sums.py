@@ -1,0 +1,115 @@
+"""Room for sums of 16 bits: on x86 processors without VNNI two products are added in 16 bits, and may saturate.
+
+ONNX Runtime and OpenVINO multiply integers of 0 to 255 by weights of -127 to 127 there and add neighbouring pairs (the
+instruction ``vpmaddubsw``). The sum of a pair stays below 2**15 for any input if the two weights, where their signs are
+the same, add up to 128 at most. A channel takes the grid on which its weights fit that best: at worst it is twice as
+coarse, mostly it stays as it is, and a few weights are cut.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from .grid import quantize
+from .layers import Layer, weights
+from .scheme import Scheme
+
+PAIR = 128
+"""What two neighbouring weights of the same sign may add up to: 255 * 128 < 2**15 <= 255 * 129."""
+
+_COARSER = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0)
+
+
+@dataclass(frozen=True)
+class Roomy:
+    """Weights that no sum of two products saturates with.
+
+    Attributes:
+        model: the graph in float32, its weights on the grids.
+        scales: name of weights -> the distance of neighbours on their grid.
+    """
+
+    model: onnx.ModelProto
+    scales: Mapping[str, Tensor]
+
+
+def leave_room(model: onnx.ModelProto, scheme: Scheme) -> Roomy:
+    """Choose grids and weights so that no sum of two products saturates.
+
+    Args:
+        model: graph in float32; it is left as it is.
+        scheme: which layers are rounded, to 8 bits.
+
+    Returns:
+        The same with other weights, and the scheme's grids for them.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    stored = weights(changed)
+    scales: dict[str, Tensor] = {}
+    for layer in scheme.layers:
+        if layer.weight not in scales:
+            weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+            rounded, scale = _fit(weight, scheme.scale(layer, weight), layer)
+            scales[layer.weight] = scale
+            stored[layer.weight].CopyFrom(numpy_helper.from_array(rounded.numpy(), layer.weight))
+    return Roomy(changed, scales)
+
+
+def saturating(model: onnx.ModelProto, scheme: Scheme) -> dict[str, float]:
+    """Tell by its weights alone which layers may saturate on such a processor.
+
+    Args:
+        model: graph in float32.
+        scheme: what is rounded in it.
+
+    Returns:
+        Name of the layer -> share of its weights that stand in a pair that may; layers without one are left out.
+    """
+    stored, found = weights(model), {}
+    for layer in scheme.layers:
+        weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+        integers = quantize(weight, scheme.scale(layer, weight), scheme.bits, narrow=True)
+        share = float((limit_pairs(integers, layer.in_axis) != integers).float().mean())
+        if share:
+            found[layer.name] = share
+    return found
+
+
+def limit_pairs(integers: Tensor, in_axis: int) -> Tensor:
+    """Cut weights so that no two neighbours of the same sign add up to more than `PAIR`.
+
+    Args:
+        integers: weights of a layer.
+        in_axis: of the input channels, along which products are added in pairs; where their number is odd, the runtimes
+            pair them in different ways, and each weight is cut to half.
+
+    Returns:
+        Integers of the same shape.
+    """
+    if integers.shape[in_axis] % 2:
+        return integers.clamp(-PAIR // 2, PAIR // 2)
+    pairs = integers.movedim(in_axis, -1).unflatten(-1, (-1, 2))
+    total = pairs.sum(-1, keepdim=True).abs()
+    same = pairs.prod(-1, keepdim=True) > 0
+    cut = (pairs * torch.where(same & (total > PAIR), PAIR / total, 1.0)).trunc()
+    return cut.flatten(-2).movedim(-1, in_axis)
+
+
+def _fit(weight: Tensor, scale: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+    """Choose for each channel how much coarser its grid gets, by the squared error; return weights and scales."""
+    axes = [axis for axis in range(weight.ndim) if axis != layer.axis]
+    best, error = weight, torch.full_like(scale, torch.inf)
+    chosen = scale
+    for factor in _COARSER:
+        coarser = scale * factor
+        rounded = limit_pairs(quantize(weight, coarser, narrow=True), layer.in_axis) * coarser
+        off = (rounded - weight).square().sum(axes, keepdim=True)
+        better = off < error
+        best, chosen = torch.where(better, rounded, best), torch.where(better, coarser, chosen)
+        error = torch.where(better, off, error)
+    return best, chosen

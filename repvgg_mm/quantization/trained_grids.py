@@ -1,0 +1,64 @@
+"""The grids that a model was trained with, in the graph of its exported file: the same integers, at the same places."""
+
+from collections.abc import Mapping
+
+import onnx
+
+from .layers import Layer, weighted_layers
+from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
+
+
+def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.ModelProto:
+    """Write the graph that computes with the integers that were trained.
+
+    Args:
+        model: graph in float32, of the plain layers that `fake_layers.unround` made.
+        reaches: name of each layer -> where the grid of its input ends.
+
+    Returns:
+        Another graph. Only the named layers take rounded maps, as in training; what else takes a map (pooling, a sum)
+        takes it as it was made.
+
+    Raises:
+        ValueError: if a layer is not in the graph, or two layers have different grids for one map.
+    """
+    layers = [layer for layer in weighted_layers(model) if layer.name in reaches]
+    missing = reaches.keys() - {layer.name for layer in layers}
+    if missing:
+        raise ValueError(f"{min(missing)} was trained with rounded numbers, but the exported graph has no such layer")
+    ends = {layer.data: reaches[layer.name] for layer in layers}
+    for layer in layers:
+        if ends[layer.data] != reaches[layer.name]:
+            raise ValueError(f"{layer.name} was trained with another range for its input than what takes it, too")
+    rounded = apply(model, Scheme(layers=tuple(layers), reaches=ends | _before_relu(model, layers, ends)))
+    _give_back(rounded, layers, ends)
+    return rounded
+
+
+def _before_relu(model: onnx.ModelProto, layers: list[Layer], ends: Mapping[str, float]) -> dict[str, float]:
+    """Find what may be rounded before a ReLU, too: to the same integers, and runtimes fuse convolution and rounding.
+
+    Returns:
+        Map -> where its grid ends.
+    """
+    rounding = {layer.node for layer in layers}
+    plain = {name for node in model.graph.node if node.name not in rounding for name in node.input}
+    plain |= {output.name for output in model.graph.output}
+    relus = {node.output[0] for node in model.graph.node if node.op_type == "Relu"}
+    maps = rounded_maps(model, layers)
+    return {
+        name: ends[ruling]
+        for name, ruling in maps.items()
+        if name != ruling and ruling in ends and ruling in relus and ruling not in plain
+    }
+
+
+def _give_back(model: onnx.ModelProto, layers: list[Layer], ends: Mapping[str, float]) -> None:
+    """Let all but the layers take the maps as they were before rounding."""
+    rounding = {layer.node for layer in layers}
+    inputs = {given.name for given in model.graph.input}
+    known = {name + ROUNDED if name in inputs else name: name if name in inputs else name + FLOAT for name in ends}
+    for node in model.graph.node:
+        if node.name not in rounding:
+            for index, name in enumerate(node.input):
+                node.input[index] = known.get(name, name)

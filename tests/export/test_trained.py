@@ -1,0 +1,101 @@
+"""Files of checkpoints that were trained with rounded numbers hold the integers of training, to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from command_lines import CLS
+from export_models import save
+from export_small import save_small
+from helpers import image
+from onnx import numpy_helper
+
+from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
+from repvgg_mm.engine.gate import open_model
+from repvgg_mm.export.export_checkpoint import export_checkpoint
+from repvgg_mm.export.export_complete import export_complete
+from repvgg_mm.quantization.fake_layers import round_layers, rounded_layers
+from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
+from repvgg_mm.quantization.grid import channel_reach, quantize, scale_of
+
+
+def train_rounded(path: Path) -> Path:
+    """Give a checkpoint the ranges that a training with rounded numbers would have chosen from one image."""
+    model: Any = open_model(str(path)).build().eval()
+    x = image(1, 3, 64, 96)
+    round_layers(model, layers_in_use(model, lambda: model(x, mode="tensor")))
+    set_reaches(model, [lambda: model(x, mode="tensor")])
+    saved = torch.load(path, weights_only=False)
+    saved["state_dict"] = model.state_dict()
+    torch.save(saved, path)
+    return path
+
+
+def check_integers(checkpoint: Path, file: Path) -> int:
+    """Compare all scales and integers of a file with what the checkpoint's model computes with; count the layers."""
+    graph = onnx.load(file).graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    takes = {node.input[1]: node.input[0] for node in graph.node if node.op_type in ("Conv", "Gemm")}
+    model: Any = open_model(str(checkpoint)).build()
+    layers = rounded_layers(model)
+    for name, layer in layers.items():
+        kernels: list[torch.Tensor] = []
+        layer.rounded_kernel = lambda kernel, kernels=kernels: kernels.append(kernel.detach()) or kernel
+        layer(torch.zeros(1, kernel_inputs(layer), 8, 8) if "linear" not in name else torch.zeros(1, layer.in_features))
+        ends = (f"{name}.rbr_reparam.weight", f"{name}.conv.weight", f"{name}.weight")
+        (weight,) = {key for key in takes if key.endswith(ends)}
+        scale = scale_of(channel_reach(kernels[0]))
+        integers = quantize(kernels[0], scale, narrow=True).numpy().astype(np.int8)
+        np.testing.assert_array_equal(stored[f"{weight}/integers"], integers)
+        np.testing.assert_array_equal(stored[f"{weight}/scale"], scale.flatten().numpy())
+        (rounding,) = (node for node in graph.node if node.output[0] == takes[weight])
+        assert rounding.op_type == "DequantizeLinear"
+        np.testing.assert_array_equal(stored[rounding.input[1]], scale_of(layer.input_reach).numpy())
+    assert sum(name.endswith("/integers") for name in stored) == len(layers)
+    return len(layers)
+
+
+def kernel_inputs(layer: Any) -> int:
+    conv = layer.conv if hasattr(layer, "conv") else layer.convs()[0] if hasattr(layer, "convs") else layer
+    return conv.in_channels
+
+
+def test_a_classifier_gives_the_numbers_of_the_checkpoint(tmp_path: Path) -> None:
+    save(CLS, tmp_path / "trained.pth")
+    checkpoint, out = train_rounded(tmp_path / "trained.pth"), tmp_path / "file.onnx"
+    export = export_checkpoint(str(checkpoint), str(out), (64, 96), batch=2)
+    assert str(export.precision) == "8 bits, as trained" and export.tolerance is None
+    assert check_integers(checkpoint, out) == 8
+    x = image(2, 3, 64, 96, seed=3)
+    exact = onnxruntime.SessionOptions()
+    exact.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    (got,) = onnxruntime.InferenceSession(out, exact).run(None, {"images": x.numpy()})
+    with torch.no_grad():
+        wanted = open_model(str(checkpoint)).build().eval()(x, mode="tensor")
+    torch.testing.assert_close(torch.from_numpy(got), wanted, rtol=0, atol=0.02 * float(wanted.abs().max()))
+    with pytest.raises(ValueError, match="was trained with rounded numbers, and its file computes with them"):
+        export_checkpoint(str(checkpoint), str(tmp_path / "again.onnx"), (64, 96), int8=4)
+    with pytest.raises(ValueError, match="leave int8 and half out"):
+        export_complete(str(checkpoint), str(tmp_path / "again.onnx"), half=True)
+    deployed = write_conversion(convert_checkpoint(str(checkpoint)), str(tmp_path / "deployed.pth"))
+    with torch.no_grad():
+        torch.testing.assert_close(open_model(deployed).build().eval()(x, mode="tensor"), wanted, rtol=0, atol=0)
+
+
+def test_a_segmentor_s_head_is_rounded_and_what_pools_is_not(tmp_path: Path) -> None:
+    checkpoint = train_rounded(Path(save_small("pspnet_repvgg_a0_camvid", tmp_path / "trained.pth")))
+    out = tmp_path / "file.onnx"
+    export = export_complete(str(checkpoint), str(out))
+    assert export.files and str(export.precision) == "8 bits, as trained"
+    assert check_integers(checkpoint, out) == 11
+    graph = onnx.load(out).graph
+    made = {name: node for node in graph.node for name in node.output}
+    others = [node for node in graph.node if node.op_type not in ("Conv", "Relu", "QuantizeLinear", "DequantizeLinear")]
+    rounded = [
+        node for node in others for name in node.input if name in made and made[name].op_type == "DequantizeLinear"
+    ]
+    assert rounded == []  # sums, pooling and concatenation take maps as they were made

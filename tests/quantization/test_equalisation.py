@@ -1,0 +1,73 @@
+"""Equalisation: the same bits in float32, channels of like size, and only where nothing else looks at them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from repvgg_mm.benchmark.stress import stress
+from repvgg_mm.quantization.equalisation import channel_peaks, equalise, find_chains
+from repvgg_mm.quantization.layers import weighted_layers, weights
+from repvgg_mm.quantization.running import run
+
+
+def logits(model: onnx.ModelProto, samples: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([found["logits"] for found in run(model, ["logits"], samples)])
+
+
+def test_the_same_bits_in_float32(network: Path, samples: list[torch.Tensor]) -> None:
+    model = onnx.load(network)
+    stressed = stress(model, seed=0)
+    chains = find_chains(stressed, weighted_layers(stressed))
+    assert len(chains) == len(weighted_layers(model)) - 1  # the classifier's linear layer is the last taker
+    equal = equalise(stressed, chains, channel_peaks(stressed, chains, samples))
+    wanted = logits(model, samples)
+    torch.testing.assert_close(logits(stressed, samples), wanted)
+    torch.testing.assert_close(logits(equal, samples), logits(stressed, samples), rtol=0, atol=0)
+
+
+def test_channels_of_like_size() -> None:
+    """A channel 16 times as large as the other, with weights behind it that are 16 times as small."""
+    node, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    nodes = [
+        node("Conv", ["x", "a.weight", "a.bias"], ["a"], "a"),
+        node("Relu", ["a"], ["ra"], "ra"),
+        node("Conv", ["ra", "b.weight"], ["y"], "b"),
+    ]
+    arrays = {"a.weight": np.diag([16, 1]).reshape(2, 2, 1, 1), "a.bias": np.zeros(2)}
+    arrays["b.weight"] = np.array([[1 / 16, 1]]).reshape(1, 2, 1, 1)
+    stored = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    x, y = (onnx.helper.make_tensor_value_info(name, floats, None) for name in "xy")
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], stored)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    chains = find_chains(model, weighted_layers(model))
+    peaks = channel_peaks(model, chains, [np.ones((1, 2, 3, 4), dtype=np.float32)])
+    assert {name: reach.tolist() for name, reach in peaks.items()} == {"a": [16, 1]}
+    found = {name: numpy_helper.to_array(tensor) for name, tensor in weights(equalise(model, chains, peaks)).items()}
+    assert found["a.weight"].reshape(2, 2).tolist() == [[4, 0], [0, 4]]
+    assert found["b.weight"].reshape(2).tolist() == [0.25, 0.25]
+
+
+def test_channels_that_something_else_takes_stay() -> None:
+    """A map that is also added to another one, and one that leaves the network."""
+    node, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    nodes = [
+        node("Conv", ["x", "a.weight", "a.bias"], ["a"], "a"),
+        node("Relu", ["a"], ["ra"], "ra"),
+        node("Conv", ["ra", "b.weight", "b.bias"], ["b"], "b"),
+        node("Conv", ["b", "c.weight"], ["c"], "c"),
+        node("Add", ["ra", "c"], ["y"], "add"),
+    ]
+    square = np.ones((2, 2, 1, 1), dtype=np.float32)
+    stored = [numpy_helper.from_array(square, f"{name}.weight") for name in "abc"]
+    stored += [numpy_helper.from_array(np.ones(2, dtype=np.float32), f"{name}.bias") for name in "ab"]
+    values = [onnx.helper.make_tensor_value_info(name, floats, [1, 2, 4, 5]) for name in "xyb"]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    assert find_chains(model, weighted_layers(model)) == []
+    del graph.output[1]
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    (chain,) = find_chains(model, weighted_layers(model))
+    assert (chain.maker.name, [layer.name for layer in chain.takers]) == ("b", ["c"])

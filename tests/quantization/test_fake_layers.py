@@ -1,0 +1,170 @@
+"""Rounded layers against the formula spelled out, and against the plain layers that come of them."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from helpers import SMALL_ARCH, image, randomize_bn
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+from repvgg_mm import RepVGG, whole_model_convert
+from repvgg_mm.quantization.fake_layers import candidates, round_layers, rounded_layers, unround
+from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
+from repvgg_mm.quantization.grid import channel_reach, fake_quantize, scale_of
+from repvgg_mm.reparam import QARepVGGBlock, RepVGGBlock
+
+
+class Net(nn.Module):
+    """A backbone, a head with two kinds of ConvModule on the same map, and what only training needs."""
+
+    def __init__(self, qa: bool = False) -> None:
+        super().__init__()
+        self.backbone = RepVGG({**SMALL_ARCH, "qa": qa}, out_indices=(1, 3))
+        self.reduce = ConvModule(64, 8, 1, norm_cfg={"type": "BN"}, act_cfg={"type": "ReLU", "inplace": True})
+        self.aside = ConvModule(64, 8, 3, padding=1, norm_cfg={"type": "GN", "num_groups": 2})
+        self.score = nn.Conv2d(8, 5, 1)
+        self.fc = nn.Linear(8, 3)
+        self.auxiliary = ConvModule(16, 4, 1, norm_cfg={"type": "BN"})
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.backbone(x)[1]
+        x = self.reduce(x) + self.aside(x)
+        return self.score(x), self.fc(x.mean((2, 3)))
+
+
+def make(qa: bool = False) -> tuple[Any, Tensor]:
+    torch.manual_seed(0)
+    return randomize_bn(Net(qa)).eval(), image(2, 3, 64, 96)
+
+
+def rounded(qa: bool = False) -> tuple[Any, Tensor]:
+    model, x = make(qa)
+    round_layers(model, layers_in_use(model, lambda: model(x)))
+    set_reaches(model, [lambda: model(x), lambda: model(-x)])
+    return model, x
+
+
+def by_hand(x: Tensor, reach: Tensor, kernel: Tensor, bias: Tensor | None, **geometry: Any) -> Tensor:
+    kernel = fake_quantize(kernel, scale_of(channel_reach(kernel)), narrow=True)
+    return nn.functional.conv2d(fake_quantize(x, scale_of(reach)), kernel, bias, **geometry)
+
+
+def test_what_predicts_is_rounded_and_names_stay() -> None:
+    model, x = make()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parameters = list(model.parameters())
+    names = layers_in_use(model, lambda: model(x))
+    assert len([name for name in names if name.startswith("backbone.")]) == 7
+    assert names[7:] == ["reduce", "aside", "score", "fc"]
+    round_layers(model, names)
+    after = model.state_dict()
+    assert set(after) - set(before) == {f"{name}.input_reach" for name in names}
+    torch.testing.assert_close({name: after[name] for name in before}, before, rtol=0, atol=0)
+    assert all(now is then for now, then in zip(model.parameters(), parameters, strict=True))
+    assert not any(name in dict(candidates(model)) for name in names)
+    with pytest.raises(ValueError, match="no layer decode_head that could be rounded"):
+        round_layers(model, ["decode_head"])
+
+
+@pytest.mark.parametrize("kind", [RepVGGBlock, QARepVGGBlock])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_block_is_its_rounded_equivalent_kernel(kind: type, training: bool) -> None:
+    torch.manual_seed(0)
+    model = randomize_bn(nn.Sequential(kind(8, 8, groups=2, with_cp=training))).train(training)
+    x = image(2, 8, 6, 9).requires_grad_()
+    plain = copy.deepcopy(model[0]).eval()
+    round_layers(model, ["0"])
+    model[0].input_reach.fill_(1.5)
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    out = model(x)
+    kernel, bias = plain.get_equivalent_kernel_bias()
+    wanted = torch.relu(by_hand(x, torch.tensor(1.5), kernel, bias, padding=1, groups=2))
+    torch.testing.assert_close(out, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(dict(model.named_buffers()), buffers, rtol=0, atol=0)  # statistics are fixed
+
+
+def test_gradients_pass_the_rounding_into_the_three_branches() -> None:
+    """As those of a convolution with the rounded numbers, whose kernel is the differentiable one."""
+    torch.manual_seed(0)
+    model = randomize_bn(nn.Sequential(RepVGGBlock(8, 8)))
+    plain, x = copy.deepcopy(model[0]), image(2, 8, 6, 9)
+    round_layers(model, ["0"])
+    model[0].input_reach.fill_(1.0)
+    weigh = image(2, 8, 6, 9, seed=1)
+    given = x.clone().requires_grad_()
+    (model(given) * weigh).sum().backward()
+    kernel, bias = plain.get_equivalent_kernel_bias()
+    leaves = (
+        fake_quantize(x, scale_of(torch.tensor(1.0))),
+        fake_quantize(kernel.detach(), scale_of(channel_reach(kernel.detach())), narrow=True),
+    )
+    rx, rk = (leaf.requires_grad_() for leaf in leaves)
+    (torch.relu(nn.functional.conv2d(rx, rk, bias, padding=1)) * weigh).sum().backward(
+        inputs=[rx, rk, *plain.parameters()], retain_graph=True
+    )
+    kernel.backward(rk.grad)
+    inside = x.abs() <= 127.5 / 127
+    assert not inside.all()
+    torch.testing.assert_close(given.grad, rx.grad * inside, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def test_batch_normalisation_of_a_head_is_folded_before_rounding() -> None:
+    model, _ = rounded()
+    module: Any = model.reduce
+    feature = image(2, 64, 4, 6)
+    scale = module.bn.weight / torch.sqrt(module.bn.running_var + module.bn.eps)
+    bias = module.bn.bias - module.bn.running_mean * scale
+    wanted = torch.relu(by_hand(feature, module.input_reach, module.conv.weight * scale[:, None, None, None], bias))
+    torch.testing.assert_close(module(feature), wanted, rtol=1e-3, atol=1e-2)  # a number on the edge goes either way
+    assert module.train()(feature).requires_grad and module.bn.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("qa", [False, True])
+def test_plain_layers_hold_the_very_kernels_that_were_rounded(qa: bool) -> None:
+    model, x = rounded(qa)
+    kernels: dict[str, Tensor] = {}
+    for name, layer in rounded_layers(model).items():
+        keep = layer.rounded_kernel
+        layer.rounded_kernel = lambda kernel, name=name, keep=keep: kernels.setdefault(name, keep(kernel))
+    with torch.no_grad():
+        wanted = model(x)
+    for layer in rounded_layers(model).values():
+        del layer.rounded_kernel
+    deployed = whole_model_convert(model)
+    with torch.no_grad():
+        torch.testing.assert_close(deployed(x), wanted, rtol=0, atol=0)
+    for form in (model, deployed):
+        reaches = unround(form)
+        assert len(reaches) == len(kernels) == 11 and not rounded_layers(form)
+        assert next(iter(reaches)) == "backbone.stage0.rbr_reparam" and "reduce.conv" in reaches
+        for name, kernel in kernels.items():
+            (layer,) = (part for part in reaches if part in (name, f"{name}.conv", f"{name}.rbr_reparam"))
+            weight = form.get_submodule(layer).weight
+            torch.testing.assert_close(
+                fake_quantize(weight, scale_of(channel_reach(weight)), narrow=True), kernel, rtol=0, atol=0
+            )
+        assert isinstance(form.reduce.bn, nn.Identity) and isinstance(form.aside.gn, nn.GroupNorm)
+
+
+def test_layers_on_one_map_share_its_grid() -> None:
+    model, _ = rounded()
+    assert model.reduce.input_reach == model.aside.input_reach > 0
+    assert model.score.input_reach != model.fc.input_reach
+
+
+def test_a_map_of_zeros_and_stray_batch_normalisation_are_refused() -> None:
+    model, x = make()
+    with torch.no_grad():
+        model.backbone.stage2[1].rbr_dense.bn.bias.fill_(-1e6)
+    round_layers(model, layers_in_use(model, lambda: model(x)))
+    with pytest.raises(ValueError, match=r"nothing but zeros came to backbone\.stage3\.0"):
+        set_reaches(model, [lambda: model(x)])
+    assert all(layer.rounding for layer in rounded_layers(model).values())
+    stray = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    with pytest.raises(ValueError, match="1 is batch normalisation outside of a ConvModule"):
+        layers_in_use(stray, lambda: stray(x))

@@ -1,0 +1,77 @@
+"""8 bits without training: what is tried, what is kept, what is refused."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from repvgg_mm.benchmark.stress import stress
+from repvgg_mm.quantization.layers import weighted_layers
+from repvgg_mm.quantization.recovery import Judge, Recovered, recover
+from repvgg_mm.quantization.running import run
+from repvgg_mm.quantization.scheme import Scheme, apply
+
+
+@pytest.fixture(scope="module")
+def stressed(network: Path) -> onnx.ModelProto:
+    return stress(onnx.load(network), seed=0)
+
+
+@pytest.fixture(scope="module")
+def recovered(stressed: onnx.ModelProto, samples: list[torch.Tensor]) -> Recovered:
+    return recover(stressed, samples)
+
+
+def test_a_stressed_network_recovers(
+    stressed: onnx.ModelProto, recovered: Recovered, samples: list[torch.Tensor]
+) -> None:
+    judge = Judge(stressed, recovered.scheme.layers, samples)
+    plain = recover(stressed, samples, "minmax")
+    assert plain.steps == () and plain.exact is None
+    before, after = (judge(one.rounded, exact=True).decibels for one in (plain, recovered))
+    assert after > before + 3
+    assert "equalisation" in [step.name for step in recovered.steps if step.taken]
+
+
+def test_what_is_said_is_what_the_graph_does(
+    stressed: onnx.ModelProto, recovered: Recovered, samples: list[torch.Tensor]
+) -> None:
+    judge = Judge(stressed, recovered.scheme.layers, samples)
+    last = [step for step in recovered.steps if step.taken][-1]
+    assert last.decibels == max(step.decibels for step in recovered.steps)
+    assert judge(recovered.rounded).decibels == pytest.approx(last.decibels, abs=0.01)
+    assert judge(recovered.rounded, exact=True).decibels == pytest.approx(recovered.exact, abs=0.01)
+
+
+def test_a_graph_that_is_rounded_already(recovered: Recovered, samples: list[torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="rounded to 8 bits already: give the one in float32"):
+        recover(recovered.rounded, samples)
+
+
+def test_layers_that_are_to_stay(network: Path, samples: list[torch.Tensor]) -> None:
+    model = onnx.load(network)
+    found = recover(model, samples, "minmax", floats=["linear"])
+    assert "linear" not in [layer.name for layer in found.scheme.layers]
+    stored = {tensor.name for tensor in found.rounded.graph.initializer}
+    assert {"model.linear.weight", "model.backbone.stage0.rbr_reparam.weight/integers"} <= stored
+
+
+@pytest.mark.parametrize("bits, unsigned", [(8, True), (6, False), (4, True)])
+def test_other_grids(bits: int, unsigned: bool, network: Path, samples: list[torch.Tensor]) -> None:
+    """The numbers behind a ReLU stand on no more levels than the bits have."""
+    found = recover(onnx.load(network), samples, "minmax", Scheme(bits=bits, unsigned=unsigned))
+    onnx.checker.check_model(found.rounded, full_check=True)
+    name = weighted_layers(onnx.load(network))[1].data
+    (values,) = (tensors[name] for tensors in run(found.rounded, [name], samples[:1]))
+    levels = values.unique().numel()
+    most = 2**bits if unsigned else 2 ** (bits - 1)
+    assert most // 4 < levels <= most
+
+
+def test_the_input_of_a_network_is_rounded_too(network: Path, samples: list[torch.Tensor]) -> None:
+    model = onnx.load(network)
+    rounded = apply(model, recover(model, samples, "minmax").scheme)
+    assert rounded.graph.node[0].op_type == "DequantizeLinear" or rounded.graph.input[0].name == "images"
+    first = next(node for node in rounded.graph.node if node.op_type == "Conv")
+    assert first.input[0] == "images/rounded"
