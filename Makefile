@@ -64,7 +64,7 @@ ZCLS := zcls==0.15.2
 test-peers: .peers/.ready
 	PYTHONPATH=$(CURDIR)/.peers OMP_NUM_THREADS=1 $(PY) -m pytest tests/checkpoint/test_key_layouts_peers.py -k 'mmpretrain or zcls'
 
-# Every line of the algebra, of reading files and of converting; what is left out stands in pyproject.toml, with its reason.
+# The lines of the algebra, of reading files and of converting that no test of theirs runs.
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest tests/reparam tests/checkpoint tests/convert
 	$(VENV)/bin/coverage report

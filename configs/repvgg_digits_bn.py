@@ -2,7 +2,7 @@
 # The deployed digits classifier trained on, with batch normalisation put in behind each convolution, after
 # python tools/insert_bn.py work_dirs/repvgg_digits/epoch_10.pth work_dirs/repvgg_digits/bn.pth
 # Recipe: the authors' insert_bn.py; schedule our own.
-# Measured: see docs/quantization.md.
+# Measured with rounded numbers on a stressed network only: see docs/quantization.md.
 _base_ = "repvgg_digits.py"
 model = dict(backbone=dict(arch=dict(conv_bn=True)))
 load_from = "work_dirs/repvgg_digits/bn.pth"

@@ -33,8 +33,9 @@ def register_with_mmengine() -> None:
     """
     if sys.modules.get("mmengine") is not None:
         importlib.import_module(_REGISTRATION)
-    elif not any(isinstance(finder, _MMEngineFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _MMEngineFinder())
+    else:  # in place of one that an import left there which was undone: the two would ask each other for ever
+        others = [finder for finder in sys.meta_path if type(finder).__qualname__ != _MMEngineFinder.__qualname__]
+        sys.meta_path[:] = [_MMEngineFinder(), *others]
 
 
 def behind_mmengine(call: Callable[[], None]) -> None:

@@ -72,6 +72,19 @@ def test_a_class_takes_its_place_in_the_registry_when_a_config_first_names_it() 
     assert done.returncode == 0, done.stderr
 
 
+def test_a_second_import_takes_the_place_of_the_first() -> None:
+    """As coverage and other tools do it, which import a package and undo it."""
+    done = python(
+        "import sys, repvgg_mm\n"
+        "for name in [name for name in sys.modules if name.split('.')[0] == 'repvgg_mm']:\n"
+        "    del sys.modules[name]\n"
+        "import repvgg_mm\n"
+        "from mmengine.registry import MODELS\n"
+        "assert type(MODELS.build(dict(type='RepVGG', arch='A0'))) is repvgg_mm.RepVGG"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_errors_of_the_library_speak_of_no_flags() -> None:
     """The command lines put the names of their flags in (`repvgg_mm.cli.command.in_flags`)."""
     found = []

@@ -97,6 +97,7 @@ def export_complete(
     target = check_target(out, numbers, force)
     shown = [*map(_read, images), *map(_make_image, _PROOF_SIZES)]
     predictor = build_predictor(config, checkpoint, trust=trust)
+    kind_of(predictor.model)  # refuses early what can only be refused
     with by_branches(predictor.model):
         wanted = [predictor.answer(image) for image in shown]
     looks = int8 > 0 or (half and not images)

@@ -17,7 +17,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .layers import Layer, weights
+from .layers import Layer, taken_by, weights
 from .running import run
 from .samples import Samples
 
@@ -54,7 +54,7 @@ def find_chains(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Chain]:
     own = {layer.node: layer for layer in layers if users.count(layer.weight) == 1}
     nodes_by_input: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in taken_by(node):
             nodes_by_input.setdefault(name, []).append(node)
     outputs = {output.name for output in model.graph.output}
     stored = weights(model)

@@ -67,6 +67,14 @@ def weights(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
+def taken_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of what a node takes, and of what the graphs inside it take from around them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from taken_by(inner)
+
+
 def layer_name(node: onnx.NodeProto) -> str:
     """Name a node as the model names its layer where it has weights, else as the graph does.
 

@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from .layers import DECODING, NETWORK, Layer
+from .layers import DECODING, NETWORK, Layer, taken_by
 from .samples import Samples
 
 
@@ -30,7 +30,7 @@ def cut(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting.extend(makers[name].input if name in makers else ())
+            waiting.extend(taken_by(makers[name]) if name in makers else ())
     small = onnx.ModelProto()
     small.CopyFrom(model)
     graph = small.graph

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from .grid import channel_reach, quantize, scale_of, top
-from .layers import Layer, weights
+from .layers import DECODING, NETWORK, Layer, taken_by, weights
 
 ROUNDED, FLOAT = "/rounded", "/float"
 
@@ -70,7 +70,7 @@ def _takers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto | None]]:
     """Return the nodes that take each tensor; None stands for whoever takes an output of the graph."""
     takers: dict[str, list[onnx.NodeProto | None]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in taken_by(node):
             takers.setdefault(name, []).append(node)
     for output in model.graph.output:
         takers.setdefault(output.name, []).append(None)
@@ -96,8 +96,9 @@ def apply(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
     relus = {node.output[0] for node in graph.node if node.op_type == "Relu"}
     behind: dict[str, list[onnx.NodeProto]] = {}
     inputs = {given.name for given in graph.input}
+    place = _places(graph)
     for name, reach in scheme.reaches.items():
-        behind[name] = _round_map(graph, name, reach, scheme, name in relus, name in inputs)
+        behind[name] = _round_map(graph, name, reach, scheme, name in relus, name in inputs, place[name])
     nodes = [*before, *(node for name in inputs for node in behind.get(name, ()))]
     for node in graph.node:
         made = [name for name in node.output if name in behind]
@@ -135,7 +136,7 @@ def _round_weight(
 
 
 def _round_map(
-    graph: onnx.GraphProto, name: str, reach: float, scheme: Scheme, positive: bool, given: bool
+    graph: onnx.GraphProto, name: str, reach: float, scheme: Scheme, positive: bool, given: bool, place: str
 ) -> list[onnx.NodeProto]:
     """Make the nodes that round a map; they go from the name that its maker gets to the name that its takers know."""
     scale = scale_of(torch.tensor(reach), scheme.bits)
@@ -150,15 +151,26 @@ def _round_map(
         ends = [f"{name}/low", f"{name}/high"]
         for end, integer in zip(ends, (low, high), strict=True):
             graph.initializer.append(numpy_helper.from_array((scale * integer).numpy(), end))
-        nodes.append(onnx.helper.make_node("Clip", [made, *ends], [f"{name}/cut"], f"{name}/cut"))
+        nodes.append(onnx.helper.make_node("Clip", [made, *ends], [f"{name}/cut"], f"{place}{name}/cut"))
         made = f"{name}/cut"
     scale_name, zero_name, integers = f"{name}/scale", f"{name}/zero", f"{name}/integers"
     graph.initializer.append(numpy_helper.from_array(scale.numpy(), scale_name))
     graph.initializer.append(numpy_helper.from_array(zero, zero_name))
     pair = ([made, scale_name, zero_name], [integers]), ([integers, scale_name, zero_name], [known])
     for kind, (inputs, outputs) in zip(("QuantizeLinear", "DequantizeLinear"), pair, strict=True):
-        nodes.append(onnx.helper.make_node(kind, inputs, outputs, f"{outputs[0]}/{kind}"))
+        nodes.append(onnx.helper.make_node(kind, inputs, outputs, f"{place}{outputs[0]}/{kind}"))
     return nodes
+
+
+def _places(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return how the names of nodes begin that round each tensor: what the preparation makes is the network's."""
+    whole = any(node.name.startswith(NETWORK) for node in graph.node)
+    names = [given.name for given in graph.input]
+    found = dict.fromkeys(names, NETWORK if whole else "")
+    for node in graph.node:
+        inside = node.name.startswith((NETWORK, DECODING))
+        found |= dict.fromkeys(node.output, (_prefix(node.name) if inside else NETWORK) if whole else "")
+    return found
 
 
 def _prefix(node: str) -> str:

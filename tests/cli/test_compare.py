@@ -34,7 +34,7 @@ def test_one_table_with_metric_bytes_and_time(
     assert machine.startswith("date=") and "onnxruntime=" in machine and set(rule) == {"-"}
     assert header.split()[:3] == ["format", "metric", "difference"]
     assert [row.split()[0] for row in rows] == ["checkpoint", "onnx", "xml:int8"]
-    assert (plain, low) == ("onnx: float32", "xml:int8: 8 bits, calibrated with 8 images")
+    assert plain == "onnx: float32" and low.startswith("xml:int8: 8 bits, calibrated with 8 images; ")
     first, *others = json.loads(files["--json"].read_text())["results"]
     wanted = build_test_runner(None, checkpoint, work_dir=str(tmp_path)).test()
     assert first["metrics"] == others[0]["metrics"] == pytest.approx(wanted)

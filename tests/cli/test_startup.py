@@ -29,7 +29,7 @@ def test_importing_the_package_registers_everything() -> None:
         "DATASETS": "ImageFolder ImageShards",
         "DATA_SAMPLERS": "ReplaySampler ShardSampler",
         "TRANSFORMS": "SeedTransforms",
-        "HOOKS": "ReplaySeedHook",
+        "HOOKS": "ReplaySeedHook QuantAwareTraining",
         "METRICS": "TopKAccuracy",
         "OPTIM_WRAPPER_CONSTRUCTORS": "RepVGGOptimWrapperConstructor",
     }
@@ -66,13 +66,16 @@ def test_without_openmmlab_a_tool_ends_with_one_line(tool: str, tmp_path: Path) 
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['mmengine'] = None")
     arguments = {
         "benchmark": ["--repeats", "1"],
+        "bits": ["in.pth"],
         "compare": ["in.pth"],
         "convert": ["in.pth", "out.pth"],
         "demo": [],
         "export": ["in.pth", "out.onnx", "--size", "64", "64"],
         "infer": ["photo.jpg", "--checkpoint", "in.pth"],
+        "insert_bn": ["in.pth", "out.pth"],
         "make_digits": [tmp_path / "digits"],
         "make_shards": [tmp_path, tmp_path / "shards"],
+        "sensitivity": ["in.pth", "--images", "8"],
         "test": ["config.py", "in.pth"],
         "train": ["config.py"],
     }[tool]

@@ -91,7 +91,7 @@ def test_what_it_can_t_start_from_is_refused_by_name(runs: Path, tmp_path: Path)
         check_start(cfg(load_from=plain, model={"backbone": {"deploy": True}}))
     with pytest.raises(ValueError, match="'BFloat16OptimWrapper' rounds once more"):
         check_start(cfg(load_from=plain, optim_wrapper={"type": "BFloat16OptimWrapper"}))
-    with pytest.raises(CheckpointError, match="rounded numbers already: go on with --resume"):
+    with pytest.raises(CheckpointError, match="rounded numbers already: go on from it with resume=True"):
         check_start(cfg(load_from=rounded))
     with pytest.raises(CheckpointError, match="without QuantAwareTraining: start from its weights with load_from"):
         check_start(cfg(load_from=plain, resume=True))

@@ -48,11 +48,12 @@ def check_weights(cfg: Config, weights: Iterable[str], path: str) -> None:
     if not _asked_for(cfg):
         if rounded:
             raise CheckpointError(
-                f"{path} was trained with rounded numbers: go on with custom_hooks=[dict(type='{_HOOK}')] and --resume"
+                f"{path} was trained with rounded numbers: "
+                f"go on with custom_hooks=[dict(type='{_HOOK}')] and resume=True"
             )
         return
     if rounded and not resume:
-        raise CheckpointError(f"{path} was trained with rounded numbers already: go on with --resume {path}")
+        raise CheckpointError(f"{path} was trained with rounded numbers already: go on from it with resume=True")
     if resume and not rounded:
         raise CheckpointError(f"{path} was trained without {_HOOK}: start from its weights with load_from={path}")
     if is_deployed(names):

@@ -1,0 +1,55 @@
+"""What can't leave as a complete file is refused by name, and told whether its network alone can."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_small import save_small
+
+from repvgg_mm.export.export_complete import export_complete
+from repvgg_mm.export.network import kind_of
+
+_ONE_STAGE = {"num_classes": 5, "in_channels": 16, "feat_channels": 16, "stacked_convs": 1}
+_ANCHORS = {"type": "AnchorGenerator", "ratios": [1.0], "scales": [8], "strides": [8, 16, 32]}
+_ATSS = {
+    "_delete_": True,
+    "type": "ATSSHead",
+    **_ONE_STAGE,
+    "norm_cfg": {"type": "GN", "num_groups": 4},
+    "anchor_generator": _ANCHORS,
+    "loss_cls": {"type": "FocalLoss", "use_sigmoid": True},
+}
+_SOFTMAX = {"loss_cls": {"_delete_": True, "type": "CrossEntropyLoss", "use_sigmoid": False}}
+_SEES = {"in_channels": 64, "in_index": 3, "channels": 8, "num_classes": 5}
+_STAGES = [{"type": "mmseg.FCNHead", **_SEES, "num_convs": 1}, {"type": "mmseg.OCRHead", **_SEES, "ocr_channels": 8}]
+ALONE = "export the network alone"
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "words"),
+    [
+        ("retinanet_repvgg_a2_coco", {"type": "ATSS", "bbox_head": _ATSS}, ("ATSSHead can't", ALONE)),
+        ("retinanet_repvgg_a2_coco", {"bbox_head": _SOFTMAX}, ("RetinaHead with a softmax", ALONE)),
+        ("retinanet_repvgg_a2_coco", {"test_cfg": {"nms": {"type": "soft_nms"}}}, ("'soft_nms'", ALONE)),
+        (
+            "faster_rcnn_repvgg_a2_coco",
+            {"test_cfg": {"rcnn": {"nms": {"type": "soft_nms"}}}},
+            ("'soft_nms'", "nor can the network of two stages alone"),
+        ),
+    ],
+)
+def test_refused_by_name(config: str, model: dict[str, Any], words: tuple[str, ...], tmp_path: Path) -> None:
+    saved = save_small(config, tmp_path / "small.pth", model=model)
+    with pytest.raises(ValueError) as caught:
+        export_complete(saved, str(tmp_path / "out.onnx"))
+    for word in words:
+        assert word in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.pth"]
+
+
+def test_two_heads_in_a_row_are_refused_altogether() -> None:
+    from mmseg.models import CascadeEncoderDecoder
+
+    backbone = {"type": "RepVGG", "arch": {"num_blocks": (1, 1, 1, 1), "width_multiplier": (0.125,) * 4}}
+    with pytest.raises(ValueError, match="CascadeEncoderDecoder can't be exported, not the network alone either"):
+        kind_of(CascadeEncoderDecoder(2, backbone, _STAGES, test_cfg={"mode": "whole"}))
