@@ -41,9 +41,6 @@ def test_cases_compare_all_against_the_base(case: Callable[[str, cases.Setting],
 
 @pytest.mark.parametrize("case", [bfloat16.half_precision, sizes.changing_sizes])
 def test_cases_that_are_asked_for_compare_with_their_base(case: Callable[[str, cases.Setting], list[Result]]) -> None:
-    results = case("A0", cases.Setting((), 1, 32, 1, CPU))
+    results = case("A0", cases.Setting((), 2, 32, 1, CPU))
     assert all(any(r.ratio == Spread(1.0, 1.0, 1.0) for r in results if r.case == each.case) for each in results)
     assert {result.name for result in results if result.goal} == {"repvgg_mm"}
-    for result in results:
-        if result.case.startswith("kept") and result.goal:  # no matter of speed
-            assert result.ratio.median <= 0.55

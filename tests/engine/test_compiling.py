@@ -52,6 +52,12 @@ def test_every_form_is_one_graph(form: str, precision: torch.dtype) -> None:
         out.float().sum().backward()
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process leaves broken files in the cache that all share (torch 2.14.1)."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+
+
 def test_training(digits: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, digits, EPOCHS, "model = dict(backbone=dict(norm_eval=True))\n")
     found = {}
