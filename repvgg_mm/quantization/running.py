@@ -104,9 +104,10 @@ def network_outputs(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[str
     if not inside:
         return [output.name for output in graph.output]
     made = {name for node in inside for name in node.output}
-    floats = {info.name for info in graph.value_info if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    infos = [*graph.value_info, *graph.output]
+    others = {info.name for info in infos if info.type.tensor_type.elem_type != onnx.TensorProto.FLOAT}
     taken = [name for node in graph.node if not node.name.startswith(NETWORK) for name in node.input if name in made]
     taken += [output.name for output in graph.output if output.name in made]
     inputs = {name for node in graph.node for name in node.input if node.name.startswith(DECODING)}
     heads = [one.output for one in layers if one.node.startswith(DECODING)]
-    return [*dict.fromkeys(name for name in taken if name in floats), *(name for name in heads if name in inputs)]
+    return [*dict.fromkeys(name for name in taken if name not in others), *(name for name in heads if name in inputs)]

@@ -9,7 +9,7 @@ import torch
 from repvgg_mm.benchmark.stress import stress
 from repvgg_mm.quantization.layers import weighted_layers
 from repvgg_mm.quantization.recovery import Judge, Recovered, recover
-from repvgg_mm.quantization.running import run
+from repvgg_mm.quantization.running import network_outputs, run
 from repvgg_mm.quantization.scheme import Scheme, apply
 
 
@@ -55,6 +55,17 @@ def test_layers_that_are_to_stay(network: Path, samples: list[torch.Tensor]) -> 
     assert "linear" not in [layer.name for layer in found.scheme.layers]
     stored = {tensor.name for tensor in found.rounded.graph.initializer}
     assert {"model.linear.weight", "model.backbone.stage0.rbr_reparam.weight/integers"} <= stored
+
+
+def test_the_outputs_of_the_network_inside_a_complete_file(network: Path, samples: list[torch.Tensor]) -> None:
+    model = onnx.load(network)
+    for node in model.graph.node:
+        node.name = f"network/{node.name}"
+    assert network_outputs(model, weighted_layers(model)) == ["logits"]
+    rounded = recover(model, samples, "minmax").rounded
+    names = {node.name.split("/")[0] for node in rounded.graph.node if "Linear" in node.op_type}
+    assert names == {"network"}
+    assert Judge(model, weighted_layers(model), samples)(rounded, exact=True).decibels < 100
 
 
 @pytest.mark.parametrize("bits, unsigned", [(8, True), (6, False), (4, True)])
