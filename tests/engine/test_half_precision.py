@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_lines import tool
 from helpers import SMALL_ARCH, image, randomize_bn
 from mmengine.structures import InstanceData
 from torch import nn
@@ -54,12 +55,12 @@ def test_what_is_found_becomes_float32_wherever_it_stands() -> None:
 
 @pytest.mark.parametrize("task", ROWS)
 def test_the_metric_stands_beside_that_of_float32(
-    task: str, complete_files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str, complete_files: dict[str, Path], digits: Path, tmp_path: Path
 ) -> None:
     checkpoint = complete_files[task].with_suffix(".pth")
-    arguments = [str(checkpoint), "--deploy", "--precision", "bf16", "--work-dir", str(tmp_path)]
-    assert command_line.main(arguments) == 0
-    table = capsys.readouterr().out.splitlines()
+    done = tool("test", checkpoint, "--deploy", "--precision", "bf16", "--work-dir", tmp_path, digits=digits)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.splitlines()
     head = next(
         number for number, line in enumerate(table) if line.split() == ["metric", "float32", "bf16", "difference"]
     )
