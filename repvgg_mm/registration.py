@@ -20,6 +20,7 @@ _LATER = (
     (HOOKS, "RankZeroBuffersHook", "repvgg_mm.engine.rank_buffers"),
     (HOOKS, "FiniteLossHook", "repvgg_mm.engine.finite"),
     (HOOKS, "AtomicCheckpointHook", "repvgg_mm.engine.saving"),
+    (HOOKS, "CompileHook", "repvgg_mm.engine.compiling"),
     (HOOKS, "StopSignalHook", "repvgg_mm.engine.interrupts"),
     (LOOPS, "ResumableEpochLoop", "repvgg_mm.engine.epoch_loop"),
     (OPTIM_WRAPPERS, "BFloat16OptimWrapper", "repvgg_mm.engine.mixed_precision"),

@@ -14,9 +14,9 @@ from .results import Result, Spread
 from .timing import Work, ratio, time_in_turn
 
 _MATMUL_SIDE = {"cpu": 1536, "cuda": 8192}
-_PLAIN = "plain network"
+PLAIN = "plain network"
 
-_Prepare = Callable[[nn.Module], nn.Module]
+Prepare = Callable[[nn.Module], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ def training(arch: str, setting: Setting) -> list[Result]:
 def memory(arch: str, setting: Setting) -> list[Result]:
     """Count the bytes kept for the backward pass of a batch, in both ways of training; parameters don't count."""
     results = []
-    modes: dict[str, tuple[_Prepare, str, str]] = {
-        "norm_eval": (fix_statistics, _PLAIN, "<= 1.15"),
+    modes: dict[str, tuple[Prepare, str, str]] = {
+        "norm_eval": (fix_statistics, PLAIN, "<= 1.15"),
         "training": (nn.Module.train, "three branches", "<= 0.70"),
     }
     for mode, (prepare, base, goal) in modes.items():
         kept = {}
-        for name, contestant, build in _trainable(setting):
+        for name, contestant, build in trainable(setting):
             model = prepare(build(arch)).to(setting.device)
-            kept[name] = _kept_bytes(model, contestant.images(setting.batch, setting.side, setting.device))
+            kept[name] = kept_bytes(model, contestant.images(setting.batch, setting.side, setting.device))
         for name, size in kept.items():
             against = Spread.of([size / kept[base]])
             mebibytes = Spread.of([size / 2**20])
@@ -109,7 +109,7 @@ def inference_work(arch: str, batch: int, side: int, device: torch.device) -> Wo
 
 def training_work(arch: str, batch: int, side: int, device: torch.device) -> Work:
     """Return one training step of our model with live statistics."""
-    return _step(ours().build(arch).train().to(device), ours().images(batch, side, device))
+    return step(ours().build(arch).train().to(device), ours().images(batch, side, device))
 
 
 def _products(n: int, device: torch.device) -> dict[str, Work]:
@@ -124,50 +124,59 @@ def _products(n: int, device: torch.device) -> dict[str, Work]:
     return products
 
 
-def _training_steps(case: str, arch: str, setting: Setting, prepare: _Prepare, goal: str) -> list[Result]:
+def _training_steps(case: str, arch: str, setting: Setting, prepare: Prepare, goal: str) -> list[Result]:
     works = {
-        name: _step(
+        name: step(
             prepare(build(arch)).to(setting.device), contestant.images(setting.batch, setting.side, setting.device)
         )
-        for name, contestant, build in _trainable(setting)
+        for name, contestant, build in trainable(setting)
     }
-    return compare(case, arch, time_in_turn(works, setting.repeats, setting.device), _PLAIN, goal)
+    return compare(case, arch, time_in_turn(works, setting.repeats, setting.device), PLAIN, goal)
 
 
-def _trainable(setting: Setting) -> list[tuple[str, Contestant, Callable[[str], nn.Module]]]:
+def trainable(setting: Setting) -> list[tuple[str, Contestant, Callable[[str], nn.Module]]]:
     """List the plain network (the deployed form, trained as it is) and all three-branch forms."""
     contestants = [ours(), three_branches(), *setting.peers]
-    plain = (_PLAIN, ours(), lambda arch: ours().convert(ours().build(arch)))
+    plain = (PLAIN, ours(), lambda arch: ours().convert(ours().build(arch)))
     return [plain, *((c.name, c, c.build) for c in contestants)]
 
 
-def inference(model: nn.Module, contestant: Contestant, setting: Setting, compiled: bool = False) -> Work:
-    """Return one forward pass without gradients, through ``torch.compile`` if wished."""
+def inference(
+    model: nn.Module, contestant: Contestant, setting: Setting, precision: torch.dtype = torch.float32
+) -> Work:
+    """Return one forward pass without gradients."""
     model.eval().to(setting.device)
     images = contestant.images(setting.batch, setting.side, setting.device)
-    forward = torch.compile(model) if compiled else model
 
     @torch.inference_mode()
     def work() -> Tensor:
-        return forward(images)
+        with autocast(images.device, precision):
+            return model(images)
 
     return work
 
 
-def _step(model: nn.Module, images: Tensor) -> Work:
+def step(model: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> Work:
     """Return a step with forward, loss, backward and SGD; its learning rate is too low to change what is computed."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9, weight_decay=1e-4)
     labels = torch.arange(len(images), device=images.device)
 
     def work() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        with autocast(images.device, precision):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
         optimizer.step()
 
     return work
 
 
-def _kept_bytes(model: nn.Module, images: Tensor) -> int:
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Make the context for a precision; none for float32."""
+    return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
+
+
+def kept_bytes(model: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> int:
     """Sum the storages that autograd keeps for the backward pass, each once."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, Tensor] = {}  # holding the tensors keeps their addresses from being used again
@@ -177,7 +186,7 @@ def _kept_bytes(model: nn.Module, images: Tensor) -> int:
         return tensor
 
     labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast(images.device, precision):
         loss = F.cross_entropy(model(images), labels)
     assert loss.requires_grad
     return sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in parameters)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..device import device_name
 from ..files import atomic_path
-from ..machine import cpu_name
 from .results import Result
 
 
@@ -27,7 +27,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     """
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],

@@ -1,10 +1,10 @@
 """Timing several functions fairly: in turn (A B A B ...), warm, on CPU and CUDA."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 
+from ..device import seconds_of
 from .results import Spread
 
 Work = Callable[[], object]
@@ -26,12 +26,11 @@ def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) 
     Returns:
         For each name one time a round, in seconds.
     """
-    clock = _time_on_cuda if device.type == "cuda" else _time_on_cpu
     times: dict[str, list[float]] = {name: [] for name in works}
     for round_ in range(_WARM_UP_ROUNDS + repeats):
         for name, work in works.items():
             work()
-            seconds = clock(work)
+            seconds = seconds_of(work, device)
             if round_ >= _WARM_UP_ROUNDS:
                 times[name].append(seconds)
     return times
@@ -40,18 +39,3 @@ def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) 
 def ratio(times: list[float], base: list[float]) -> Spread:
     """Compare two lists of times round by round."""
     return Spread.of([ours / theirs for ours, theirs in zip(times, base, strict=True)])
-
-
-def _time_on_cpu(work: Work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _time_on_cuda(work: Work) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    work()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000  # given in ms

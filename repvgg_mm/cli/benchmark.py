@@ -11,7 +11,8 @@ Cases, of each architecture: deploy (deployed inference, and its efficiency), ev
 converted), norm_eval (finetuning step with fixed statistics), live (training step), memory (bytes kept for the backward
 pass), runtimes (deployed inference by ONNX Runtime and OpenVINO, always on the CPU). Once: models (PSPNet and RetinaNet
 against ResNet-50, one image), convert (a B3 checkpoint), pipeline (images read a second), startup (imports), growth
-(time against image side and batch). Not by default: opening (a folder of 200,000 images),
+(time against image side and batch). Not by default: half (steps, inference and bytes in bfloat16), compiled (training
+steps under torch.compile), sizes (images of which no two have the same size), opening (a folder of 200,000 images),
 serve (2,000 requests of 8 clients to `repvgg-mm serve FILE`).
 Writes benchmark.json, ratios.png and growth_*.png.
 """
@@ -46,13 +47,16 @@ MODEL_CASES = {  # and the function of repvgg_mm.benchmark.cases that measures i
     "memory": "memory",
 }
 BY_DEFAULT = [*MODEL_CASES, "runtimes", "models", "convert", "pipeline", "startup", "growth"]
-CASES = [*BY_DEFAULT, "opening", "serve"]
+EXTRA = ["half", "compiled", "sizes", "opening", "serve"]
+CASES = [*BY_DEFAULT, *EXTRA]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=BY_DEFAULT, help="default: all but opening and serve")
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=BY_DEFAULT, help=f"default: all but {', '.join(EXTRA)}"
+    )
     parser.add_argument("--arch", nargs="+", default=["A0", "B1"], help="architectures; growth takes the first")
     parser.add_argument("--batch", type=int, default=8, help="images a step (default 8)")
     parser.add_argument("--side", type=int, default=224, help="height and width of an image (default 224)")
@@ -78,18 +82,20 @@ def say(line: str) -> None:
 def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], list[Result]]]:
     """List the chosen cases with what measures each, in the order in which they run; growth has no table."""
     from repvgg_mm.benchmark import cases
-    from repvgg_mm.benchmark.compiled import compiled_inference
+    from repvgg_mm.benchmark.bfloat16 import half_precision
+    from repvgg_mm.benchmark.compiled import compiled_inference, compiled_training
     from repvgg_mm.benchmark.conversion import conversion
     from repvgg_mm.benchmark.opening import opening
     from repvgg_mm.benchmark.pipeline import pipeline
     from repvgg_mm.benchmark.runtimes import runtimes
     from repvgg_mm.benchmark.serving import serving
+    from repvgg_mm.benchmark.sizes import changing_sizes
     from repvgg_mm.benchmark.startup import startup
     from repvgg_mm.benchmark.whole_models import whole_models
 
-    def compiled(arch: str) -> list[Result]:
+    def checked(measure: Callable[[str, Setting], list[Result]], arch: str) -> list[Result]:
         with user_input():
-            return compiled_inference(arch, setting)
+            return measure(arch, setting)
 
     def served(file: str) -> list[Result]:
         with user_input():
@@ -100,7 +106,10 @@ def plan(args: argparse.Namespace, setting: Setting) -> dict[str, Callable[[], l
         for name in (name for name in MODEL_CASES if name in args.cases):
             works[f"{name} {arch}"] = partial(getattr(cases, MODEL_CASES[name]), arch, setting)
         if args.compile:
-            works[f"compile {arch}"] = partial(compiled, arch)
+            works[f"compile {arch}"] = partial(checked, compiled_inference, arch)
+        for name, measure in (("half", half_precision), ("compiled", compiled_training), ("sizes", changing_sizes)):
+            if name in args.cases:
+                works[f"{name} {arch}"] = partial(checked, measure, arch)
     others: dict[str, Callable[[], list[Result]]] = {
         "runtimes": lambda: [result for arch in args.arch for result in runtimes(arch, setting)],
         "models": lambda: whole_models(setting),

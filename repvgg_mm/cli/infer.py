@@ -34,6 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--checkpoint", required=True, help="checkpoint, trained or converted, or a complete file (.onnx, .xml)"
     )
     parser.add_argument("--deploy", action="store_true", help="convert the backbone in memory first")
+    parser.add_argument("--precision", choices=["bf16", "fp16"], help="compute in this, under autocast")
     parser.add_argument("--out-dir", default="work_dirs/infer", help="folder to write (default: %(default)s)")
     parser.add_argument("--trust-checkpoint", action="store_true", help="unpickle the file; it may run code")
     return parser.parse_args(argv)
@@ -44,15 +45,20 @@ def open_predictor(args: argparse.Namespace, exported: bool) -> Predictor:
     if exported:
         from repvgg_mm.inference.exported import ExportedPredictor
 
-        if args.config or args.deploy or args.trust_checkpoint:
+        if args.config or args.deploy or args.trust_checkpoint or args.precision:
             raise ValueError(
-                f"{args.checkpoint} is deployed and needs no config: "
-                "leave --config, --deploy and --trust-checkpoint out"
+                f"{args.checkpoint} is deployed, in a precision of its own, and needs no config: "
+                "leave --config, --deploy, --precision and --trust-checkpoint out"
             )
         return ExportedPredictor(args.checkpoint)
     from repvgg_mm.inference.predictors import build_predictor
 
-    return build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
+    predictor = build_predictor(args.config, args.checkpoint, args.deploy, args.trust_checkpoint)
+    if args.precision:
+        from repvgg_mm.engine.half_precision import compute_in
+
+        compute_in(predictor.model, args.precision)
+    return predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"[{index + 1}/{len(images)}] {path}: {outcome.summary}", flush=True)
 
     about = {"checkpoint": args.checkpoint, "config": args.config, "deploy": args.deploy}
+    if args.precision:
+        about["precision"] = args.precision
     with progress(len(images), "images") as step:
         skipped = infer_images(predictor, images, pictures, about, report)
     print(f"{len(images) - skipped} of {len(images)} images done: see {args.out_dir}/{RESULTS}")

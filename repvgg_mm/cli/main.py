@@ -22,6 +22,7 @@ COMMANDS = {
     "make-digits": "make the demo's data set",
     "make-shards": "write an image folder into tar shards, to train from",
     "doctor": "find out what works on this machine, and how to fix what does not",
+    "check-gpu": "run what only a GPU runs, and print a table",
 }
 USAGE = "\n".join(
     [

@@ -39,6 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--check", action="store_true", help="run all checks, read every file, take one step, estimate, and stop"
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision; without a GPU, bfloat16")
+    parser.add_argument("--compile", action="store_true", help="hand the backbone to torch.compile; see docs")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, help="override the config: key=value ...")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument(
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with ExitStack() as loading:
         with user_input():
+            from repvgg_mm.engine.compiling import enable_compiling
             from repvgg_mm.engine.config import load_config
             from repvgg_mm.engine.guards import guard_training
             from repvgg_mm.engine.interrupts import end_workers
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             cfg = load_config(args.config, args.work_dir, args.cfg_options, args.launcher)
             if args.amp:
                 enable_amp(cfg)
+            if args.compile:
+                enable_compiling(cfg)
             if args.resume:
                 cfg.resume = True
                 if args.resume != "auto":

@@ -1,7 +1,5 @@
 """``train --check``: every check, every file, one step; nothing is kept."""
 
-import resource
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -11,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from ..device import best_device, peak_memory, seconds_of
 from .checks import data
 from .explain import explain, explain_known, is_our_fault
 from .guards import guard_training
@@ -101,13 +100,14 @@ def _step(runner: Runner) -> Estimate:
     runner.load_or_resume()
     loop, model = runner.train_loop, runner.model
     runner.optim_wrapper.initialize_count_status(model, 0, loop.max_iters)
-    on_gpu = torch.cuda.is_available()
+    device = best_device()
     model.train()
     _train_step(runner, loop.dataloader)
     step = _timed(lambda: _train_step(runner, loop.dataloader))
     validation = _validation(runner) if runner.val_loop is not None else 0.0
-    memory = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Estimate(loop.dataloader.batch_size or 1, step, loop.max_iters, memory, on_gpu, validation)
+    return Estimate(
+        loop.dataloader.batch_size or 1, step, loop.max_iters, peak_memory(device), device.type == "cuda", validation
+    )
 
 
 def _train_step(runner: Runner, loader: Any) -> None:
@@ -134,8 +134,4 @@ def _validation(runner: Runner) -> float:
 
 
 def _timed(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return seconds_of(work, best_device())

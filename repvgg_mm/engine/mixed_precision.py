@@ -11,7 +11,21 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-_SLOW = "this processor has no instructions for bfloat16: mixed precision will be slower than float32 here"
+from ..device import best_device, device_name, has_instructions_for
+
+
+def say_if_slow(device: torch.device, dtype: torch.dtype) -> None:
+    """Say in one line that a device has no instructions for a precision; does nothing where it has.
+
+    Args:
+        device: where the model computes.
+        dtype: bfloat16 or float16.
+    """
+    if not has_instructions_for(dtype, device):
+        name = str(dtype).removeprefix("torch.")
+        print_log(
+            f"{device_name(device)} has no instructions for {name}: it will be slower than float32", logger="current"
+        )
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
@@ -27,8 +41,7 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not torch.cuda.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            print_log(_SLOW, logger="current")
+        say_if_slow(best_device(), torch.bfloat16)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -14,6 +14,7 @@ from ..data.images import ClassifiedImages
 from ..reparam.convert import switch_to_deploy
 from .across_processes import bare_model
 from .checks import data, fit
+from .compiling import enable_compiling
 from .gate import Opened, open_model
 from .launch import build_runner
 from .test_extras import add_test_extras
@@ -27,6 +28,7 @@ def build_test_runner(
     options: Mapping[str, Any] | None = None,
     launcher: str = "none",
     trust: bool = False,
+    compiled: bool = False,
     **extras: Any,
 ) -> Runner:
     """Build the runner of a config and load a checkpoint into its model, whole or not at all.
@@ -39,6 +41,7 @@ def build_test_runner(
         options: ``--cfg-options``.
         launcher: ``--launcher``.
         trust: unpickle the file, which may run code in it.
+        compiled: hand the backbone to ``torch.compile``.
         **extras: of `add_test_extras`; with a config file only: a stored config writes no files.
 
     Returns:
@@ -53,6 +56,8 @@ def build_test_runner(
         if opened.stored:
             raise ValueError(f"{checkpoint}: augmenting, keeping and drawing predictions need a config file")
         add_test_extras(opened.cfg, **extras)
+    if compiled:
+        enable_compiling(opened.cfg)
     runner = build_limited_runner(opened)
     model = tested_model(runner)
     opened.fill(model)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -84,7 +85,9 @@ class ImageClassifier(BaseModel):
         if mode == "tensor":
             return logits
         known = [None] * len(logits) if data_samples is None else data_samples.tolist()
-        return [{"scores": row, "label": label} for row, label in zip(logits.softmax(1), known, strict=True)]
+        # In half precision near classes would tie
+        scores = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return [{"scores": row, "label": label} for row, label in zip(scores, known, strict=True)]
 
     def _classify(self, features: Tensor) -> Tensor:
         return self.linear(features.mean(dim=(2, 3)))

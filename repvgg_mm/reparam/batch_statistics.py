@@ -6,7 +6,8 @@ in one buffer, with fewer passes over memory:
 
     z = scale3 * y3 + scale1 * y1 + scale0 * x + shift,    scale = weight / std,    shift = sum of (bias - mean * scale)
 
-Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives.
+Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives. Under
+autocast the activations are bfloat16; statistics, scales and sums are float32, and each sum is rounded once.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .autocast import computed_in
+
+_NUMBERS_AT_ONCE = 2**18  # of an activation: their float32 forms stay in the CPU's cache
 _POINTWISE = ((1, 1), (0, 0), (1, 1))  # stride, padding, dilation of the 1x1 convolution
 
 
@@ -33,7 +37,8 @@ def sum_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[
         The sum z, shape (N, C_out, H', W').
     """
     affine = [parameter for bn in norms for parameter in (bn.weight, bn.bias)]
-    return _SumBranches.apply(conv, norms, x, conv.weight, pointwise, *affine)
+    dtype = computed_in(x)
+    return _SumBranches.apply(conv, norms, x.to(dtype), conv.weight.to(dtype), pointwise.to(dtype), *affine)
 
 
 class _SumBranches(torch.autograd.Function):
@@ -58,10 +63,9 @@ class _SumBranches(torch.autograd.Function):
             scales.append(_spread(scale))
             shifts.append(_spread(-mean * scale if bias is None else bias - mean * scale))
             saved += [weight, mean, inv_std]
-        z = torch.addcmul(torch.stack(shifts).sum(0), y1, scales[1], out=y1)
-        z.addcmul_(y3, scales[0])
-        if len(norms) == 3:
-            z.addcmul_(x, scales[2])
+        # y1 first: its memory takes the sum
+        terms = [(y1, scales[1]), (y3, scales[0]), (x, scales[-1])][: len(norms)]
+        z = _affine_sum(torch.stack(shifts).sum(0), terms, y1)
         ctx.conv = conv
         ctx.save_for_backward(x, y3, dense, pointwise, *saved)
         return z
@@ -142,8 +146,36 @@ def _through_norm(
     scale = inv_std if weight is None else inv_std * weight
     slope = -scale * inv_std * grad_weight / count
     constant = -scale * grad_bias / count - slope * mean
-    grad_y = torch.addcmul(_spread(constant), y, _spread(slope), out=out).addcmul_(grad, _spread(scale))
+    terms = [(y, _spread(slope)), (grad, _spread(scale))]
+    grad_y = _affine_sum(_spread(constant), terms, torch.empty_like(y) if out is None else out)
     return grad_y, grad_weight, grad_bias
+
+
+def _affine_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> Tensor:
+    """Compute ``constant + sum of scale * y``, in the precision of the scales, and round it to that of ``out`` once.
+
+    Args:
+        constant: shape (C, 1, 1).
+        terms: activations y, shape (N, C, H, W), each with its scale, shape (C, 1, 1); ``out`` is none but the first.
+        out: takes the sum.
+
+    Returns:
+        ``out``.
+    """
+    if out.dtype == constant.dtype:
+        (y, scale), *others = terms
+        torch.addcmul(constant, y, scale, out=out)
+        for y, scale in others:
+            out.addcmul_(y, scale)
+        return out
+    images = max(1, _NUMBERS_AT_ONCE // max(1, out[:1].numel()))
+    for first in range(0, len(out), images):
+        part = slice(first, first + images)
+        total = constant
+        for y, scale in terms:
+            total = torch.addcmul(total, y[part].to(constant.dtype), scale)
+        out[part] = total
+    return out
 
 
 def _through_conv(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from . import batch_statistics, fixed_statistics
+from . import batch_statistics, fixed_statistics, onednn
+from .autocast import computed_in
 from .branches import (
     ConvBN,
     NormLayer,
@@ -25,7 +26,7 @@ from .branches import (
     norm_settings,
     why_not_fusible,
 )
-from .fast_path import Parts, Way, choose_way, operators_are_watched, runs_as_built
+from .fast_path import Parts, Way, choose_way, is_compiled, operators_are_watched, runs_as_built
 from .form_matching import match_form
 from .fuse import BNParams, branch_scales, custom_l2, fuse_kernels
 from .kernel_cache import CachedKernel
@@ -78,6 +79,7 @@ class RepVGGBlock(nn.Module):
     fold: bool = True
     """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
     out: second derivatives while training with batch statistics."""
+    _shape: torch.Size | None = None  # of the last input that went through oneDNN
 
     def __init__(
         self,
@@ -146,8 +148,11 @@ class RepVGGBlock(nn.Module):
         Returns:
             Shape (N, C_out, ceil(H / stride), ceil(W / stride)).
         """
-        if self.with_cp and torch.is_grad_enabled() and not self.deployed and not operators_are_watched(x):
-            return checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: statistics_untouched(self))
+        if self.with_cp and torch.is_grad_enabled() and not self.deployed:
+            if is_compiled():  # which updates the statistics once whatever is computed again
+                return checkpoint(self._forward, x, use_reentrant=False)
+            if not operators_are_watched(x):
+                return checkpoint(self._forward, x, use_reentrant=False, context_fn=lambda: statistics_untouched(self))
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -168,10 +173,15 @@ class RepVGGBlock(nn.Module):
             return batch_statistics.sum_branches(x, conv, pointwise, norms)
         if way is Way.FIXED_STATISTICS:
             return fixed_statistics.convolve_once(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
-        cached = self._cached_kernel(parts)
-        if way is Way.PACKED_KERNEL:
-            return cached.convolve_packed(x, conv)
-        return conv._conv_forward(x, cached.kernel, cached.bias)
+        if way is Way.TRACED_KERNEL:
+            return fixed_statistics.convolve_traced(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
+        dtype = computed_in(conv.weight)
+        if way is Way.CACHED_KERNEL:
+            return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))
+        again, self._shape = x.shape == self._shape, x.shape
+        if not again and self.deployed:  # nothing to derive, and no need to know what has changed
+            return onednn.convolve(x, conv, *(tensor.to(dtype) for tensor in parts.sources))
+        return self._cached_kernel(parts).convolve_in_onednn(x, conv, dtype, pack=again)
 
     def _call_branches(self, x: Tensor) -> Tensor:
         out = self.rbr_dense(x)

@@ -18,6 +18,8 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from . import onednn
+from .autocast import computed_in
 from .branches import BN_FORWARDS, ConvBN, branches_align, has_own_forward
 
 if TYPE_CHECKING:
@@ -33,10 +35,12 @@ class Way(Enum):
     """The branches as one differentiable function, in training."""
     FIXED_STATISTICS = auto()
     """One convolution with a differentiable kernel, in training with fixed statistics."""
+    TRACED_KERNEL = auto()
+    """The same in plain operators, with and without gradients, under ``torch.compile``."""
     CACHED_KERNEL = auto()
     """One convolution with a kernel kept from the call before, without gradients."""
-    PACKED_KERNEL = auto()
-    """The same with the kernel in oneDNN's layout, on the CPU."""
+    ONEDNN = auto()
+    """The same by oneDNN, with the kernel in its layout, on the CPU."""
 
 
 class Parts(NamedTuple):
@@ -66,6 +70,8 @@ def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
     Returns:
         The way, and what it computes with; None where somebody wants each module called and each result kept.
     """
+    if block.fold and is_compiled():
+        return _compiled_way(block)
     parts = None if not block.fold or operators_are_watched(x) else _plain_parts(block)
     if parts is None or any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in parts.sources):
         return Way.MODULES, None
@@ -80,8 +86,20 @@ def _way_of(block: "RepVGGBlock", parts: Parts, x: Tensor) -> Way:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parts.sources):
         return Way.FIXED_STATISTICS if norms else Way.MODULES
     if _onednn_serves(x, conv):
-        return Way.PACKED_KERNEL
+        return Way.ONEDNN
     return Way.CACHED_KERNEL if norms else Way.MODULES
+
+
+def is_compiled() -> bool:
+    """Tell whether ``torch.compile`` is at work, which runs what it sees, not export, which writes it down."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
+def _compiled_way(block: "RepVGGBlock") -> tuple[Way, Parts | None]:
+    parts = _plain_parts(block)
+    if parts is None or not parts.norms or any(bn.training for bn in parts.norms):
+        return Way.MODULES, None
+    return Way.TRACED_KERNEL, parts
 
 
 def operators_are_watched(x: Tensor) -> bool:
@@ -193,36 +211,39 @@ def _norm_is_plain(bn: Any) -> bool:
 
 
 def _batch_statistics_serve(x: Tensor, conv: nn.Conv2d, norms: Sequence[_BatchNorm]) -> bool:
-    """Tell whether `batch_statistics` serves: float32 and float64 in channels_last on the CPU, where it was measured.
+    """Tell whether `batch_statistics` serves: channels_last on the CPU, where it was measured.
 
-    It does not serve AMP, SyncBN (whose statistics come from all processes), padding modes other than zeros, a mixture
-    of fixed and batch statistics, and channels with one value, which can't be normalised.
+    That is in float32, in float64, and in bfloat16 under autocast, where weights and statistics are float32. It does
+    not serve SyncBN (whose statistics come from all processes), padding modes other than zeros, a mixture of fixed and
+    batch statistics, and channels with one value, which can't be normalised.
     """
     row, column = conv.stride
+    exact, dtype = conv.weight.dtype, computed_in(x)
     return (
         x.is_cpu
-        and x.dtype in (torch.float32, torch.float64)
+        and exact in (torch.float32, torch.float64)
+        and dtype in (exact, torch.bfloat16)
+        and dtype == computed_in(conv.weight)
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.shape[0] * (x.shape[2] // row) * (x.shape[3] // column) > 1
-        and conv.weight.dtype == x.dtype
         and conv.padding_mode == "zeros"
         and all(type(bn).forward is _BatchNorm.forward and bn.training for bn in norms)
-        and all(bn.running_mean is not None and bn.running_mean.dtype == x.dtype for bn in norms)
-        and not torch.is_autocast_enabled("cpu")
+        and all(bn.running_mean is not None and bn.running_mean.dtype == exact for bn in norms)
     )
 
 
 def _onednn_serves(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Tell whether `onednn` serves: float32 in channels_last on the CPU, without gradients."""
+    """Tell whether `onednn` serves: channels_last on the CPU, without gradients, in a precision that it computes in."""
+    dtype = computed_in(x)
     return bool(
         x.is_cpu
-        and x.dtype == conv.weight.dtype == torch.float32
+        and dtype == computed_in(conv.weight)
+        and onednn.computes_in(dtype)
         and x.is_contiguous(memory_format=torch.channels_last)
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
         and x.shape[1] == conv.weight.shape[1] * conv.groups  # else torch's own message is the better one
         and not (torch.is_grad_enabled() and x.requires_grad)
-        and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
     )

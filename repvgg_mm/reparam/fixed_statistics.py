@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .autocast import computed_in
 from .fuse import identity_taps, scaled_kernel
 
 
@@ -37,7 +38,26 @@ def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, scales: Tensor,
     if conv.padding_mode != "zeros":
         x, padding = F.pad(x, conv._reversed_padding_repeated_twice, conv.padding_mode), (0, 0)
     geometry = (conv.stride, padding, conv.dilation, conv.groups)
+    x = x.to(computed_in(x))  # what is kept for the backward pass has the precision of the convolution
     return _ConvolveOnce.apply(geometry, x, conv.weight, pointwise, shift, *scales)
+
+
+def convolve_traced(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, scales: Tensor, shift: Tensor) -> Tensor:
+    """Compute the same in plain operators, which a compiler fuses, and derives again in the backward pass.
+
+    Args:
+        x: input, shape (N, C_in, H, W).
+        conv: the 3x3 convolution.
+        pointwise: weight of the 1x1 convolution, shape (C_out, C_in / groups, 1, 1).
+        scales: as for `convolve_once`.
+        shift: as for `convolve_once`.
+
+    Returns:
+        The sum of the normalised branches, shape (N, C_out, H', W').
+    """
+    dtype = conv.weight.dtype
+    kernel = scaled_kernel(conv.weight, pointwise, scales.unbind(), torch.promote_types(dtype, torch.float32))
+    return conv._conv_forward(x, kernel.to(dtype), shift.to(dtype))
 
 
 class _ConvolveOnce(torch.autograd.Function):
@@ -63,10 +83,10 @@ class _ConvolveOnce(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.geometry
         kernel = scaled_kernel(dense, pointwise, scales, scales[0].dtype)
         need_x, *need_others = ctx.needs_input_grad[1:]
-        # Under AMP the gradient has a lower precision than x and the kernel.
+        # Under autocast the gradient and x have a lower precision than the kernel.
         grad_x, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
             grad,
-            x.to(grad.dtype),
+            x,
             kernel.to(grad.dtype),
             [len(kernel)],
             *(stride, padding, dilation, False, (0, 0), groups),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .onednn import PackedKernel
+from . import onednn
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an element
 
@@ -34,7 +34,8 @@ class CachedKernel:
         flat = _flat(sources)
         self._layout = _layout(sources, flat)
         self._bits = [_as_integers(tensor).clone() for tensor in flat]
-        self._packed: PackedKernel | None = None
+        self._rounded: tuple[Tensor, Tensor] | None = None
+        self._packed: onednn.PackedKernel | None = None
 
     def is_current(self, sources: Sequence[Tensor], settings: Sequence[Any]) -> bool:
         """Tell whether kernel and bias would come out the same from these.
@@ -53,19 +54,40 @@ class CachedKernel:
             and all(torch.equal(_as_integers(now), then) for now, then in zip(flat, self._bits, strict=True))
         )
 
-    def convolve_packed(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        """Convolve with the kernel in oneDNN's layout: (N, C_in, H, W) -> (N, C_out, H', W').
+    def rounded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return kernel and bias in the precision that they are convolved in, rounded once and kept.
+
+        Args:
+            dtype: the precision; under autocast lower than that of the kernel.
+
+        Returns:
+            Both.
+        """
+        if dtype == self.kernel.dtype:
+            return self.kernel, self.bias
+        if self._rounded is None or self._rounded[0].dtype != dtype:
+            with torch.inference_mode(False), torch.no_grad():
+                self._rounded = self.kernel.to(dtype), self.bias.to(dtype)
+        return self._rounded
+
+    def convolve_in_onednn(self, x: Tensor, conv: nn.Conv2d, dtype: torch.dtype, pack: bool) -> Tensor:
+        """Convolve, with the kernel in oneDNN's layout where that is worth it: (N, C_in, H, W) -> (N, C_out, H', W').
 
         Args:
             x: input.
             conv: gives stride, padding, dilation and groups.
+            dtype: to compute in.
+            pack: whether inputs of this shape are to be expected again.
 
         Returns:
-            The output.
+            The output, to the bit the same in both cases.
         """
         packed = self._packed
-        if packed is None or not packed.serves(x, conv):
-            packed = self._packed = PackedKernel(conv, self.kernel, self.bias, x.shape)
+        if packed is None or not packed.serves(x, conv, dtype):
+            if not pack:
+                return onednn.convolve(x, conv, *self.rounded(dtype))
+            packed = self._packed = onednn.PackedKernel(conv, *self.rounded(dtype), x.shape)
+            self._rounded = None
         return packed.convolve(x)
 
 

@@ -4,11 +4,12 @@
 again and again, doing it once saves a seventh of the time of a whole RepVGG. The two operators used are those that
 ``torch.compile`` puts in place of a convolution.
 
-Outputs may differ in the last bit from those of ``torch.conv2d``, but not from one call to the next: what can be packed
-always is, so that the order of a data set's images changes nothing. Inputs that change their shape every time pay a
-little more than they would without.
+oneDNN chooses its algorithm, and with it the layout, by the shapes alone. So a kernel that was packed before and one
+that is packed during the call give the same bits: that a shape has been seen before changes the time, not the output.
+Against ``torch.conv2d`` outputs may differ in the last bit.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,34 +21,64 @@ class PackedKernel:
 
     Args:
         conv: gives stride, padding, dilation and groups.
-        kernel: shape (C_out, C_in / groups, K, K).
-        bias: shape (C_out,).
+        kernel: shape (C_out, C_in / groups, K, K), in the precision to compute in.
+        bias: shape (C_out,), in the same.
         shape: of the inputs, (N, C_in, H, W).
     """
 
     def __init__(self, conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None, shape: torch.Size) -> None:
+        self._dtype = kernel.dtype
         self._shape = shape
         self._bias = bias
         self._geometry = _geometry(conv)
-        self._convolve = torch.ops.mkldnn._convolution_pointwise.default
         self._kernel = torch.ops.mkldnn._reorder_convolution_weight(kernel, *self._geometry, shape)
 
-    def serves(self, x: Tensor, conv: nn.Conv2d) -> bool:
-        """Tell whether the kernel was packed for inputs of this shape and a convolution of this geometry.
+    def serves(self, x: Tensor, conv: nn.Conv2d, dtype: torch.dtype) -> bool:
+        """Tell whether the kernel was packed for inputs of this shape, a convolution of this geometry, a precision.
 
         Args:
             x: input, shape (N, C_in, H, W).
             conv: gives stride, padding, dilation and groups.
+            dtype: to compute in.
 
         Returns:
-            Whether both are the same.
+            Whether all are the same.
         """
-        return self._shape == x.shape and self._geometry == _geometry(conv)
+        return self._shape == x.shape and self._dtype == dtype and self._geometry == _geometry(conv)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Convolve: (N, C_in, H, W) -> (N, C_out, H', W')."""
+        """Convolve: (N, C_in, H, W) -> (N, C_out, H', W'), in the kernel's precision."""
         assert x.shape == self._shape
-        return self._convolve(x, self._kernel, self._bias, *self._geometry, "none", [], "")
+        return _convolve(x.to(self._dtype), self._kernel, self._bias, self._geometry)
+
+
+def convolve(x: Tensor, conv: nn.Conv2d, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with a kernel that is packed during the call, to the bit as a `PackedKernel` does.
+
+    Args:
+        x: input, shape (N, C_in, H, W).
+        conv: gives stride, padding, dilation and groups.
+        kernel: shape (C_out, C_in / groups, K, K), in the precision to compute in.
+        bias: shape (C_out,), in the same.
+
+    Returns:
+        The output, shape (N, C_out, H', W').
+    """
+    return _convolve(x.to(kernel.dtype), kernel, bias, _geometry(conv))
+
+
+@cache
+def computes_in(dtype: torch.dtype) -> bool:
+    """Tell whether these operators compute in a precision on this processor; bfloat16 and float16 ask for AVX-512."""
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype is torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype is torch.float32
+
+
+def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise.default(x, kernel, bias, *geometry, "none", [], "")
 
 
 def _geometry(conv: nn.Conv2d) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repvgg_mm.benchmark import Result, Spread, cases
+from repvgg_mm.benchmark import Result, Spread, bfloat16, cases, sizes
 from repvgg_mm.benchmark.contestants import Contestant, ours
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ def test_kept_bytes_counts_each_storage_once_and_no_parameter() -> None:
     log_softmax, labels = 2 * 5 * 4, 2 * 8
     total_weight = 4  # of the loss, one number
     expected = 2 * 3 * 64 * 4 + 2 * 4 * 64 * 4 + log_softmax + labels + total_weight
-    assert cases._kept_bytes(model, images) == expected
+    assert cases.kept_bytes(model, images) == expected
 
 
 def test_memory_goals_are_met_whatever_the_machine() -> None:
@@ -37,3 +37,10 @@ def test_cases_compare_all_against_the_base(case: Callable[[str, cases.Setting],
     assert any(result.ratio == Spread(1.0, 1.0, 1.0) for result in results)
     assert all(result.value.low <= result.value.median <= result.value.high for result in results)
     assert {result.name.split(",")[0] for result in results if result.goal} == {"repvgg_mm"}
+
+
+@pytest.mark.parametrize("case", [bfloat16.half_precision, sizes.changing_sizes])
+def test_cases_that_are_asked_for_compare_with_their_base(case: Callable[[str, cases.Setting], list[Result]]) -> None:
+    results = case("A0", cases.Setting((), 2, 32, 1, CPU))
+    assert all(any(r.ratio == Spread(1.0, 1.0, 1.0) for r in results if r.case == each.case) for each in results)
+    assert {result.name for result in results if result.goal} == {"repvgg_mm"}

@@ -184,3 +184,16 @@ def test_stored_config_cannot_run_code(
     assert infer(monkeypatch, images, "--checkpoint", tmp_path / "hostile.pth", "--out-dir", tmp_path / "out") == 2
     assert "is not the name of a registered class" in capsys.readouterr().err
     assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_half_precision(
+    task: str, checkpoints: dict[str, Path], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boxes of a random network move with its precision; what the model is sure of stays."""
+    arguments = ["--checkpoint", checkpoints[f"{task}_deployed"], "--precision", "bf16", "--out-dir", tmp_path / "out"]
+    assert infer(monkeypatch, images, *arguments) == 0
+    found = results(tmp_path / "out")
+    assert found["precision"] == "bf16"
+    for entry in found["images"]:
+        check_result(task, entry, TASKS[task][2][SURE], tmp_path / "out", pixels(Path(entry["file"])).shape[:2])

@@ -196,10 +196,10 @@ def test_the_fast_ways_are_taken_where_nothing_is_in_their_way() -> None:
     assert ways("fixed", torch.float32, x) is Way.FIXED_STATISTICS
     assert ways("deployed", torch.float32, x) is Way.MODULES
     with torch.no_grad():
-        assert ways("fixed", torch.float32, x) is ways("deployed", torch.float32, x) is Way.PACKED_KERNEL
+        assert ways("fixed", torch.float32, x) is ways("deployed", torch.float32, x) is Way.ONEDNN
         assert ways("fixed", torch.float32, x.contiguous()) is Way.CACHED_KERNEL
         with torch.device("cpu"):  # as `set_default_device` does
-            assert ways("fixed", torch.float32, x) is Way.PACKED_KERNEL
+            assert ways("fixed", torch.float32, x) is Way.ONEDNN
 
 
 BLOCKS = {
@@ -276,14 +276,35 @@ def test_export(form: str) -> None:
         torch.testing.assert_close(program.module()(x), modules_only(block, x), **EXACT)
 
 
+@pytest.mark.parametrize("arguments", BLOCKS.values(), ids=BLOCKS)
 @pytest.mark.parametrize("form", FORMS)
-def test_compile_breaks_no_graph(form: str) -> None:
-    block, x = make(form), channels_last(2, 8, 6, 9)
-    block(x)
+def test_compile_breaks_no_graph(form: str, arguments: dict) -> None:
+    torch.compiler.reset()
+    block, x = make(form, **arguments), channels_last(2, 8, 6, 9)
+    assert choose_way(block, x)[0] is not Way.TRACED_KERNEL
+    reference = copy.deepcopy(block)
+    reference.fold = False
+    found = []
+    for forward in (torch.compile(block, backend="aot_eager", fullgraph=True), reference):
+        out = forward(x)
+        out.square().sum().backward()
+        found.append(out.detach())
+    torch.testing.assert_close(*found, **EXACT)
+    grads = ([parameter.grad for parameter in each.parameters()] for each in (block, reference))
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(dict(block.named_buffers()), dict(reference.named_buffers()), **EXACT)
+
+
+@pytest.mark.parametrize("change", ["hook", "parametrization"])
+def test_compiled_blocks_call_changed_modules(change: str) -> None:
+    torch.compiler.reset()
+    block, x = make("fixed"), channels_last(2, 8, 6, 9)
+    if change == "hook":
+        block.rbr_1x1.register_forward_hook(lambda module, args, out: out + 1)
+    else:
+        parametrize.register_parametrization(block.rbr_1x1.conv, "weight", Twice())
     expected = modules_only(block, x)
-    compiled = torch.compile(copy.deepcopy(block), backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), expected, **EXACT)
-    compiled(x).sum().backward()
+    torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), expected, **EXACT)
 
 
 @pytest.mark.parametrize("arguments", BLOCKS.values(), ids=BLOCKS)

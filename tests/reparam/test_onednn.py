@@ -61,17 +61,24 @@ def test_same_outputs_for_every_order_of_shapes(geometry: str, form: str) -> Non
     assert packs(block)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @torch.no_grad()
-def test_packs_for_each_shape_once_and_every_call_gives_the_same() -> None:
+def test_packs_for_a_shape_that_comes_again_and_every_call_gives_the_same_bits(form: str) -> None:
+    block, shapes = make(GEOMETRIES["plain"], form), {"a": (2, 8, 6, 9), "b": (1, 8, 70, 50)}
+    packed, outputs = "", {}
+    for name in "abaabbabbb":
+        out = block(channels_last(*shapes[name]))
+        torch.testing.assert_close(out, outputs.setdefault(name, out), rtol=0, atol=0)
+        packed += next(n for n, s in shapes.items() if s == block._cached._packed._shape) if packs(block) else "-"
+    assert packed == "---aabbbbb"
+
+
+@torch.no_grad()
+def test_a_deployed_block_keeps_nothing_for_shapes_that_change() -> None:
     block = make(GEOMETRIES["plain"])
-    first, other = channels_last(2, 8, 6, 9), channels_last(1, 8, 7, 5)
-    out = block(first)
-    packed = block._cached._packed
-    torch.testing.assert_close(block(first), out, rtol=0, atol=0)
-    assert packed is not None and block._cached._packed is packed
-    block(other)
-    assert block._cached._packed._shape == other.shape
-    torch.testing.assert_close(block(first), out, rtol=0, atol=0)
+    for side in range(5, 9):
+        block(channels_last(1, 8, side, 7))
+    assert block._cached is None
 
 
 def changes() -> dict[str, Callable[[RepVGGBlock], object]]:
@@ -142,7 +149,7 @@ def inputs_left_out() -> dict[str, tuple[RepVGGBlock, Tensor]]:
 def test_leaves_out_what_it_does_not_serve(case: str) -> None:
     block, x = inputs_left_out()[case]
     assert choose_way(block, x)[0] is Way.MODULES
-    assert choose_way(make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9))[0] is Way.PACKED_KERNEL
+    assert choose_way(make(GEOMETRIES["plain"]), channels_last(2, 8, 6, 9))[0] is Way.ONEDNN
 
 
 @pytest.mark.parametrize("form", FORMS)

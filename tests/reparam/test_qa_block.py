@@ -76,7 +76,7 @@ def test_fast_ways_are_taken_where_they_are_exact() -> None:
     assert choose_way(block.train(), x)[0] is Way.MODULES
     block.eval()
     with torch.no_grad():
-        assert choose_way(block, x)[0] is Way.PACKED_KERNEL
+        assert choose_way(block, x)[0] is Way.ONEDNN
         for change in (
             lambda b: b.rbr_identity.register_forward_hook(lambda m, args, out: out + 1),
             lambda b: b.bn.register_forward_hook(lambda m, args, out: out + 1),

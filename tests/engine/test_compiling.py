@@ -1,0 +1,106 @@
+"""A compiled backbone: one graph in every form, the same losses and metrics, and a line that says what it gains."""
+
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import torch
+from command_lines import losses
+from helpers import SMALL_ARCH, image, randomize_bn
+from mmengine.config import Config
+from torch import Tensor, fx
+from training_runs import EPOCHS, train, write_config
+
+from repvgg_mm import RepVGG
+from repvgg_mm.cli import test as test_command
+from repvgg_mm.engine.compiling import enable_compiling
+
+LINE = re.compile(r"compiled the backbone in [\d.]+ s; a batch takes [\d.]+ s, [\d.]+ of [\d.]+ s without")
+FORMS: dict[str, dict[str, object]] = {
+    "training": {},
+    "with_cp": {"with_cp": True},
+    "norm_eval": {"norm_eval": True},
+    "frozen": {"frozen_stages": 2},
+    "deployed": {"deploy": True},
+}
+# Of five blocks: two branches have one each
+CONVOLUTIONS = {"training": 10, "with_cp": 10, "norm_eval": 5, "frozen": 3 + 2 * 2, "deployed": 5}
+CASES = [*((form, torch.float32) for form in FORMS), ("training", torch.bfloat16), ("norm_eval", torch.bfloat16)]
+
+
+@pytest.mark.parametrize("form, precision", CASES)
+def test_every_form_is_one_graph(form: str, precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    arch = {**SMALL_ARCH, "num_blocks": (1, 1, 1, 1)}
+    model = randomize_bn(RepVGG(arch, out_indices=(3,), **FORMS[form])).train()
+    graphs: list[fx.GraphModule] = []
+
+    def keep(graph: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+        (out,) = torch.compile(model, backend=keep, fullgraph=True)(image(2, 3, 48, 40))
+    parts = [part.graph for part in graphs[0].modules() if isinstance(part, fx.GraphModule)]
+    assert len(graphs) == 1 and out.dtype == precision
+    assert [node.target for part in parts for node in part.nodes].count(torch.conv2d) == CONVOLUTIONS[form]
+    if (
+        form != "with_cp"
+    ):  # its recomputation needs a backend that makes graphs functional: tests/reparam/test_fast_path.py
+        out.float().sum().backward()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process leaves broken files in the cache that all share (torch 2.14.1)."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+
+
+def test_training(digits: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, digits, EPOCHS, "model = dict(backbone=dict(norm_eval=True))\n")
+    found = {}
+    for name, flags in (("plain", ()), ("compiled", ("--compile",))):
+        done = train(config, tmp_path / name, *flags, options=["train_cfg.val_interval=10"])
+        assert done.code == 0, done.err
+        found[name] = losses(tmp_path / name)
+    assert found["compiled"] == pytest.approx(found["plain"], rel=1e-3)
+    (log,) = (tmp_path / "compiled").glob("*/*.log")
+    assert len(LINE.findall(log.read_text())) == 1
+    saved = [torch.load(tmp_path / f"{name}/epoch_2.pth", weights_only=False)["state_dict"] for name in found]
+    assert saved[0].keys() == saved[1].keys()
+
+
+def test_testing(complete_files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(complete_files["classification"].with_suffix(".pth"))
+    shown = []
+    for flags in ([], ["--compile"]):
+        options = ["--cfg-options", "test_dataloader.batch_size=1", f"experiment_name={uuid4().hex}"]
+        assert test_command.main([checkpoint, *flags, "--work-dir", str(tmp_path / str(len(flags))), *options]) == 0
+        shown.append(re.findall("^accuracy/top1: .*", capsys.readouterr().out, re.MULTILINE))
+    assert shown[0] == shown[1] and len(shown[0]) == 1
+    (log,) = (tmp_path / "1").glob("*/*.log")
+    assert len(LINE.findall(log.read_text())) == 1
+
+
+class TestRefused:
+    """What is refused before anything runs."""
+
+    def test_no_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+        monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", _search_in_vain)
+        with pytest.raises(ValueError, match=r"needs a C\+\+ compiler: install g\+\+"):
+            enable_compiling(Config({"model": {"type": "X", "backbone": {"type": "RepVGG"}}}))
+
+    def test_nothing_to_compile(self) -> None:
+        with pytest.raises(ValueError, match="'ResNet' has no RepVGG backbone"):
+            enable_compiling(Config({"model": {"type": "ResNet"}}))
+
+    def test_twice(self) -> None:
+        with pytest.raises(ValueError, match="in the config hands the whole step"):
+            enable_compiling(Config({"model": {"type": "RepVGG"}, "compile": True}))
+
+
+def _search_in_vain() -> str:
+    raise RuntimeError("no compiler")
