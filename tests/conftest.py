@@ -67,3 +67,12 @@ def complete_files(tmp_path_factory: pytest.TempPathFactory, digits: Path, graph
 
     folder = made_once(tmp_path_factory, "complete", make)
     return {task: folder / f"{task}.onnx" for task in TASKS.values()}
+
+
+@pytest.fixture(autouse=True)
+def scope_of_a_fresh_process() -> None:
+    """Forget mmengine's default scope: a test before may have left another library's."""
+    if "mmengine" in sys.modules:
+        from mmengine.registry import DefaultScope
+
+        DefaultScope._instance_dict.clear()
