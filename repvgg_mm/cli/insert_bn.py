@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from repvgg_mm.checkpoint import check_writable, save_checkpoint
         from repvgg_mm.convert.insert_bn import TOLERANCE, insert_batch_norm
         from repvgg_mm.engine.gate import open_model
-        from repvgg_mm.export.calibration import one_by_one
+        from repvgg_mm.export.calibration_images import one_by_one
 
         if args.images < 1:
             raise InputError(f"--images {args.images}: statistics need one image or more")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ..names import nearest
 from .data_error import DataError, UnreadableDataError
-from .decoding import decode_image
+from .image_decoding import decode_image
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 

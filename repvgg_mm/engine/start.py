@@ -17,7 +17,7 @@ from .across_processes import bare_model
 from .checks import data, fit
 from .checks.keys import check_keys
 from .checks.kinds import check_kinds
-from .checks.quant_aware import check_quant_aware, check_weights
+from .checks.rounding import check_quant_aware, check_weights
 from .checks.values import check_values
 from .launch import build_runner
 from .safe_loader import Loader, check_state

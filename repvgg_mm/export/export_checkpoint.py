@@ -18,7 +18,7 @@ from ..quantization.samples import Samples
 from ..reparam.convert import switch_to_deploy
 from ..reparam.difference import FLOAT_TOLERANCE, Difference, compare_outputs, fixed_input
 from .about import describe
-from .calibration import HALF_IMAGES, CalibrationImages
+from .calibration_images import HALF_IMAGES, CalibrationImages
 from .exported_file import open_exported
 from .network import Network
 from .precision import Bits, Numbers, Precision, numbers_of, write_as

@@ -25,7 +25,7 @@ from ..reparam.difference import by_branches
 from ..runtime import Model
 from .about import describe, describe_decoding
 from .agreement import Agreement, compare_answers
-from .calibration import HALF_IMAGES
+from .calibration_images import HALF_IMAGES
 from .complete import Complete, join, write_parts
 from .export_checkpoint import ENGINE, check_target, move
 from .network import kind_of

@@ -45,7 +45,7 @@ def test_the_statistics_are_exact(digits: Path, tmp_path: Path, monkeypatch: pyt
     """All images at once, in training mode, give what was gathered one by one."""
     from mmengine.runner import Runner
 
-    from repvgg_mm.export.calibration import one_by_one
+    from repvgg_mm.export.calibration_images import one_by_one
 
     monkeypatch.setenv("DIGITS", str(digits))
     save(CLS, tmp_path / "source.pth")

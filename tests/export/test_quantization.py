@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from repvgg_mm.checkpoint import parse_config
 from repvgg_mm.export import writers
-from repvgg_mm.export.calibration import CalibrationImages
+from repvgg_mm.export.calibration_images import CalibrationImages
 from repvgg_mm.export.export_checkpoint import export_checkpoint
 
 

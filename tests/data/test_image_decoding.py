@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repvgg_mm.data.decoding import decode_image
+from repvgg_mm.data.image_decoding import decode_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
