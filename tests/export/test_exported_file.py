@@ -170,9 +170,9 @@ class TestCommandLines:
             ([tmp_path / "missing.xml"], "missing.xml does not exist"),
             (
                 [out, "--launcher", "pytorch"],
-                "leave --deploy, --trust-checkpoint, --launcher, --tta",
+                "leave --deploy, --trust-checkpoint, --launcher, --precision, --compile, --tta",
             ),
-            ([out, "--deploy"], "leave --deploy, --trust-checkpoint, --launcher, --tta"),
+            ([out, "--deploy"], "leave --deploy, --trust-checkpoint, --launcher, --precision, --compile, --tta"),
             (
                 [out, "--cfg-options", f"data_root={data_of(CLS, digits)}"],
                 "takes images of 3 x 64 x 96, not 3 x 64 x 64",
