@@ -205,13 +205,11 @@ def set_deploy(cfg: dict[str, Any]) -> int:
     Returns:
         How many backbones there are.
     """
-    count = 0
-    for _, part in _walk(cfg, ()):
-        if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
-            part["deploy"] = True
-            part.pop("init_cfg", None)
-            count += 1
-    return count
+    backbones = _backbones(cfg)
+    for part in backbones:
+        part["deploy"] = True
+        part.pop("init_cfg", None)
+    return len(backbones)
 
 
 def set_conv_bn(cfg: dict[str, Any]) -> int:
@@ -223,14 +221,17 @@ def set_conv_bn(cfg: dict[str, Any]) -> int:
     Returns:
         How many backbones there are.
     """
-    count = 0
-    for _, part in _walk(cfg, ()):
-        if isinstance(part, dict) and str(part.get("type")).rpartition(".")[2] in _BACKBONES:
-            part["arch"] = asdict(resolve_arch(part["arch"]).of_kind(conv_bn=True))
-            part.pop("deploy", None)
-            part.pop("init_cfg", None)
-            count += 1
-    return count
+    backbones = _backbones(cfg)
+    for part in backbones:
+        part["arch"] = asdict(resolve_arch(part["arch"]).of_kind(conv_bn=True))
+        part.pop("deploy", None)
+        part.pop("init_cfg", None)
+    return len(backbones)
+
+
+def _backbones(cfg: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = (part for _, part in _walk(cfg, ()) if isinstance(part, dict))
+    return [part for part in parts if str(part.get("type")).rpartition(".")[2] in _BACKBONES]
 
 
 def _walk(value: Any, keys: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], Any]]:
