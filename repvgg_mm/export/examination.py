@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
+from ..checkpoint.rounded import trained_layers
 from ..engine.gate import open_model
 from ..quantization.sensitivity import LayerLoss, measure_losses
 from .export_complete import write_whole
@@ -25,9 +26,15 @@ def examine(checkpoint: str, images: int, config: str | None = None, trust: bool
         One entry a layer, in the order in which they run.
 
     Raises:
-        ValueError: if the checkpoint can't be exported as a complete file, or has no training data.
+        ValueError: if the checkpoint can't be exported as a complete file, has no training data, or was trained with
+            rounded numbers: its layers lose nothing more.
     """
     opened = open_model(checkpoint, config, ["pipeline", "calibration"], trust)
+    if trained_layers(opened.weights):
+        raise ValueError(
+            f"{checkpoint} was trained with rounded numbers: its layers lose nothing more; give the checkpoint that this "
+            f"training began with"
+        )
     with opened.limits(), TemporaryDirectory() as folder:
         model = opened.build().eval()
         samples = OriginalImages(opened.cfg, "train_dataloader", images)

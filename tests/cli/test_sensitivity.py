@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from command_lines import CLS
 from export_models import save
 from report_pages import Page
@@ -39,6 +40,14 @@ def test_table_json_and_page(checkpoint: str, tmp_path: Path, capsys: pytest.Cap
     assert worst.startswith(f"worst first: {lowest['layer']}, ")
     (chart,) = Page(files[1].read_text()).attributes("img")
     assert re.match(r"backbone.stage0.rbr_reparam: [\d.]+ dB at the outputs, weights alone, ", str(chart["alt"]))
+
+
+def test_what_was_trained_with_rounded_numbers_is_refused(checkpoint: str, tmp_path: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=False)
+    saved["state_dict"]["linear.input_reach"] = torch.tensor(3.0)
+    torch.save(saved, tmp_path / "rounded.pth")
+    with pytest.raises(InputError, match=r"rounded\.pth was trained with rounded numbers: .* training began with"):
+        main([str(tmp_path / "rounded.pth"), "--images", "4"])
 
 
 @pytest.mark.parametrize(
