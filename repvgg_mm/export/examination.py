@@ -32,8 +32,8 @@ def examine(checkpoint: str, images: int, config: str | None = None, trust: bool
     opened = open_model(checkpoint, config, ["pipeline", "calibration"], trust)
     if trained_layers(opened.weights):
         raise ValueError(
-            f"{checkpoint} was trained with rounded numbers: its layers lose nothing more; give the checkpoint that this "
-            f"training began with"
+            f"{checkpoint} was trained with rounded numbers: its layers lose nothing more; give the checkpoint that "
+            f"this training began with"
         )
     with opened.limits(), TemporaryDirectory() as folder:
         model = opened.build().eval()
