@@ -119,12 +119,17 @@ def export_formats(
 
 
 def compare_formats(
-    subject: Subject, exports: Mapping[str, CompleteExport], repeats: int, folder: Path, say: Callable[[str], None]
+    subject: Subject,
+    exports: Mapping[str, CompleteExport],
+    repeats: int,
+    folder: Path,
+    say: Callable[[str], None],
+    timed: Sequence[NDArray[np.uint8]] = (),
 ) -> list[FormatResult]:
     """Test and time a checkpoint and its exported files.
 
-    Times are taken in turn in one process, on the same images of the test data; the checkpoint's is that of mmseg's or
-    mmdet's inferencer without drawing.
+    Times are taken in turn in one process, on the same images; the checkpoint's is that of mmseg's or mmdet's
+    inferencer without drawing.
 
     Args:
         subject: the checkpoint.
@@ -132,6 +137,7 @@ def compare_formats(
         repeats: rounds of measuring times.
         folder: for logs.
         say: takes a line about what goes on.
+        timed: images that times are taken on, uint8, RGB, each of shape (H, W, 3); none takes some of the test data.
 
     Returns:
         The checkpoint's line, then one for each format.
@@ -139,7 +145,7 @@ def compare_formats(
     Raises:
         ValueError: if the config has no test data or metric.
     """
-    images = test_images(subject)
+    images = timed or test_images(subject)
     files = {name: export.files[-1] for name, export in exports.items()}
     say(f"testing {CHECKPOINT}")
     runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
