@@ -108,9 +108,10 @@ class Segmentor(CheckpointPredictor):
 
         self.inferencer = _build_inferencer(MMSegInferencer, cfg, "SegLocalVisualizer")
         self.model = self.inferencer.model
-        if self.model.num_classes > _MOST_CLASSES:
+        count: int = self.inferencer.model.num_classes
+        if count > _MOST_CLASSES:
             raise ValueError(
-                f"{self.model.num_classes} classes don't fit into masks of uint8 numbers, only {_MOST_CLASSES} do: "
+                f"{count} classes don't fit into masks of uint8 numbers, only {_MOST_CLASSES} do: "
                 "a network alone can be exported"
             )
 
