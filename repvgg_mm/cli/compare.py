@@ -62,7 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_input():
         import torch
 
-        from repvgg_mm.benchmark.formats import FORMATS, Subject, check_formats, compare_formats, export_formats
+        from repvgg_mm.benchmark.formats import (
+            FORMATS,
+            Subject,
+            check_formats,
+            compare_formats,
+            export_formats,
+            test_images,
+        )
         from repvgg_mm.benchmark.record import describe_machine
         from repvgg_mm.inference.pixels import read_images
         from repvgg_mm.text_table import text_table
@@ -71,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_formats(names)
         check_outputs(args)
         timed = read_images(args.images)
+        subject = Subject(args.checkpoint, args.config, args.trust_checkpoint)
+        found = test_images(subject)  # of no data is told before long work
     machine = describe_machine(torch.device("cpu")) | versions()
-    subject = Subject(args.checkpoint, args.config, args.trust_checkpoint)
     with TemporaryDirectory() as temporary, redirect_stdout(sys.stderr):  # the table alone goes to stdout
         folder = Path(temporary)
         with user_input():
@@ -80,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if differing := [name for name, export in exports.items() if not export.files]:
                 say_differing(exports, differing)
                 return CHECK_FAILED
-            results = compare_formats(subject, exports, args.repeats, folder, say, timed)
+            results = compare_formats(subject, exports, args.repeats, folder, say, timed or found)
     rows = [cells(result, results[0]) for result in results]
     print(" ".join(f"{key}={value}" for key, value in machine.items()))
     print(text_table(HEADER, rows))

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from command_lines import CLS
 from export_models import save
 from PIL import Image
@@ -70,6 +71,17 @@ def test_one_table_with_metric_bytes_and_time(
 def test_bad_input_is_named(flags: list[str], message: str, checkpoint: str) -> None:
     with pytest.raises(InputError, match=message):
         main([checkpoint, *flags])
+
+
+def test_missing_data_are_told_before_long_work(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(formats, "export_formats", lambda *arguments: pytest.fail("it began to export"))
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["meta"]["cfg"] = re.sub(r"data_root='[^']*'", f"data_root='{tmp_path}/gone'", saved["meta"]["cfg"])
+    torch.save(saved, tmp_path / "moved.pth")
+    with pytest.raises(InputError, match="gone/val"):
+        main([str(tmp_path / "moved.pth"), "--formats", "onnx"])
 
 
 def test_numbers_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
