@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mmseg
 import pytest
+from expectations import one_line
 from mmengine.config import Config
 from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
 
@@ -58,13 +59,6 @@ ODD = {
     "long_text": "a/b " * 60,
     "empty": {},
 }
-
-
-def one_line(error: pytest.ExceptionInfo[BaseException], *parts: str) -> None:
-    message = str(error.value)
-    assert message and "\n" not in message and len(message) < 400, message
-    for part in parts:
-        assert part in message, message
 
 
 # ---- reading and writing

@@ -167,3 +167,27 @@ def test_damaged_data_is_no_metric(
         run(lambda: test.main([config, str(checkpoints[config]), "--work-dir", str(tmp_path / "work"), *options]))
     line = refusal(capfd, int(left.value.code or 0), tmp_path / "work")
     assert value in line and fix in line, line
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "value"),
+    [
+        (CLS, "test_evaluator.topk=x", "topk='x'"),
+        (SEG, "test_evaluator.iou_metrics=x", "['x'] is not supported (in IoUMetric("),
+        (DET, "test_evaluator.proposal_nums=x", "proposal_nums=['x']"),
+    ],
+)
+def test_a_metric_with_arguments_of_a_wrong_kind(
+    config: str,
+    option: str,
+    value: str,
+    checkpoints: dict[str, Path],
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--cfg-options", "log_level=ERROR", f"experiment_name={tmp_path.name}", option]
+    with pytest.raises(SystemExit) as left:
+        run(lambda: test.main([config, str(checkpoints[config]), "--work-dir", str(tmp_path / "work"), *options]))
+    line = refusal(capfd, int(left.value.code or 0), tmp_path / "work")
+    assert value in line, line
