@@ -12,6 +12,7 @@ from mmengine.registry import Registry
 
 from ..data.data_error import DataError, data_message
 from ..names import nearest
+from ..reparam.form_matching import match_form
 from .checks.data import where_it_looked
 from .checks.kinds import registered_names
 
@@ -68,7 +69,10 @@ def explain_known(error: BaseException) -> str | None:
             f"{_plain(error)}: a batch of one image leaves BN one value a channel; raise train_dataloader.batch_size, "
             "or set train_dataloader.drop_last=True where only the last batch of an epoch is so small"
         )
-    callers = [frame.f_locals.get("self") for frame, _ in _walk(error.__traceback__)]
+    frames = [frame for frame, _ in _walk(error.__traceback__)]
+    if isinstance(error, ValueError) and any(frame.f_code is match_form.__code__ for frame in frames):
+        return _plain(error)  # about weights, such as those of `load_from`
+    callers = [frame.f_locals.get("self") for frame in frames]
     metric = next((caller for caller in callers if isinstance(caller, BaseMetric)), None)
     if metric is not None and isinstance(error, (TypeError, ValueError, LookupError)) and not is_our_fault(error):
         given = {name: value for name, value in vars(metric).items() if value is not None and name != "results"}

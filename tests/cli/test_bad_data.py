@@ -29,6 +29,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from repvgg_mm.cli import test
 from repvgg_mm.cli.command import run
+from repvgg_mm.reparam import convert_state_dict
 
 DAMAGE: list[tuple[str, Damage, str, str]] = [
     (SEG, lambda root: picture(masks(root), value=11), "mask", "id 11"),
@@ -134,6 +135,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[config] = tmp_path_factory.mktemp("checkpoints") / "a.pth"
         torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, paths[config])
     return paths
+
+
+def test_training_goes_on_from_no_deployed_checkpoint(
+    checkpoints: dict[str, Path], data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained = torch.load(checkpoints[SEG], weights_only=True)["state_dict"]
+    torch.save({"state_dict": convert_state_dict(trained)}, tmp_path / "deployed.pth")
+    code = start(SEG, tmp_path / "work", f"load_from={tmp_path / 'deployed.pth'}")
+    line = refusal(capfd, code, tmp_path / "work")
+    assert "the weights are in deployed form" in line and "deploy=True" in line, line
 
 
 TEST_DAMAGE: list[tuple[str, Damage, str, str]] = [

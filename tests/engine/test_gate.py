@@ -90,6 +90,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
         DATA,
         {"type": "ImageShards", "data_root": "https:", "split": "/127.0.0.1:9/x", "transforms": [], "cache_dir": "c"},
     ),
+    "data from the second part of an address": (f"{DATA}.data_root", "://127.0.0.1:9/data"),
     "data from a command": (f"{DATA}.data_root", "pipe:touch RAN"),
     "a storage of one's own": (f"{DATA}.backend_args", {"backend": "petrel", "conf_path": "{folder}/x"}),
     "another scope for the data": (f"{DATA}._scope_", "evil"),
