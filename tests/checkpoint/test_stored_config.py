@@ -19,6 +19,7 @@ from repvgg_mm.checkpoint import (
     set_deploy,
     take_parts,
 )
+from repvgg_mm.checkpoint.allow_list import METRIC
 from repvgg_mm.checkpoint.unpickle import Placeholder
 from repvgg_mm.engine.limits import limits
 
@@ -236,6 +237,12 @@ def test_what_could_run_something_else_is_refused(path: str, value: object) -> N
     with pytest.raises(CheckpointError) as error:
         take_parts(changed(path, value))
     one_line(error, "give a config of your own")
+
+
+def test_another_scope_of_a_metric_is_refused() -> None:
+    with pytest.raises(CheckpointError) as error:
+        METRIC({"type": "IoUMetric", "_scope_": "os"}, "test_evaluator.0")
+    one_line(error, "test_evaluator.0._scope_='os'", "is not an OpenMMLab package")
 
 
 @pytest.mark.parametrize(
