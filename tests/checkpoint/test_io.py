@@ -384,6 +384,13 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, mapped: bool) -> None:
         load_checkpoint(file_of("flipped", tmp_path), mapped=mapped)
 
 
+def test_a_flipped_bit_in_a_name_is_noticed(tmp_path: Path) -> None:
+    path = save({"a_long_name": torch.zeros(1)}, tmp_path / "a.pth")
+    path.write_bytes(path.read_bytes().replace(b"a_long_name", b"a_long_namf"))
+    with pytest.raises(CheckpointError, match=r"data\.pkl' is damaged: its CRC"):
+        load_checkpoint(path)
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         load_checkpoint(file_of("missing", tmp_path))

@@ -253,6 +253,15 @@ def test_inside_the_limits_nothing_is_loaded(
     assert marker.exists()  # the danger is real: outside, it runs
 
 
+def test_what_runs_later_runs_inside_the_limits(digits: Path, tmp_path: Path) -> None:
+    cfg = plain_config(digits)
+    path = write(tmp_path / "a.pth", cfg, weights_of(cfg))
+    load = open_model(path).within(lambda: torch.load(path, weights_only=True))
+    with pytest.raises(CheckpointError):
+        load()
+    torch.load(path, weights_only=True)
+
+
 def test_a_class_of_another_package_is_not_built() -> None:
     name = "AttackersOwnModel"
     MODELS.register_module(name, module=type(name, (torch.nn.Module,), {"__module__": "attackers.package"}))
