@@ -447,3 +447,48 @@ def test_where_nothing_can_be_saved(tmp_path: Path) -> None:
         save_checkpoint({}, tmp_path, force=True)
     one_line(folder, str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+def test_torchs_first_format_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(bytes(257) + b"ustar" + bytes(250))
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(tmp_path / "a.pth")
+    one_line(error, "tar format", "trust=True")
+
+
+def test_tensors_of_a_big_endian_machine_are_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.pth", pickle.dumps({}, 2), {"byteorder": b"big"})
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    one_line(error, "big-endian")
+
+
+def test_a_record_that_is_not_where_the_zip_says(tmp_path: Path) -> None:
+    path = save({"w": torch.zeros(3)}, tmp_path / "a.pth")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x03\x04", 0, content.index(b"data/0"))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    one_line(error, "data/0", "not where the zip says")
+
+
+def test_a_call_of_what_is_no_class(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(write_zip(tmp_path / "a.pth", b"\x80\x04N)}\x92."))
+    one_line(error, "a call of a NoneType")
+
+
+def test_a_call_with_too_many_arguments(tmp_path: Path) -> None:
+    call = b"\x80\x02ccollections\nOrderedDict\n(" + 11 * b"K\x01" + b"tR."
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(write_zip(tmp_path / "a.pth", call))
+    one_line(error, "a call with 11 arguments")
+
+
+@pytest.mark.parametrize("depth", [200, 20_000])
+def test_what_is_nested_too_deeply_is_called_so(tmp_path: Path, depth: int) -> None:
+    nested = b"\x80\x02" + depth * b"]" + (depth - 1) * b"a" + b"."
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(write_zip(tmp_path / "a.pth", nested))
+    one_line(error, "nested too deeply")

@@ -55,3 +55,8 @@ def test_a_container_in_itself_is_an_error() -> None:
     with pytest.raises(CheckpointError) as error:
         drop_placeholders(deep)
     one_line(error, "deep")
+
+
+def test_what_is_shared_is_dropped_wherever_it_stands() -> None:
+    shared = [Placeholder("a.b")]
+    assert drop_placeholders({"a": shared, "b": shared, "c": 1}) == ({"c": 1}, ["a", "b"])

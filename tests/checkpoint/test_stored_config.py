@@ -304,3 +304,9 @@ def test_what_are_no_names_of_classes_is_refused(classes: object) -> None:
 def test_names_of_classes_may_have_any_letters() -> None:
     for meta in ({"classes": ("Führerschein", "犬 1")}, {"classes": None}, {}):
         assert find_dataset_meta({"meta": {"dataset_meta": meta}}) == meta
+
+
+def test_characters_that_no_source_text_has() -> None:
+    with pytest.raises(CheckpointError) as error:
+        parse_config("a = '\ud800'")
+    one_line(error, "is not Python")
