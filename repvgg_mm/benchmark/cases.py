@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..reparam import RepVGGBlock
+from ..reparam.fast_path import choose_way
 from ..reparam.onednn import PackedKernel
 from .contestants import Contestant, fix_statistics, ours, three_branches
 from .results import Result, Spread
@@ -63,12 +65,35 @@ def deployed_inference(arch: str, setting: Setting) -> list[Result]:
 
 
 def evaluation(arch: str, setting: Setting) -> list[Result]:
-    """Time the evaluation of models that are not converted, as in a validation epoch."""
+    """Time the evaluation of models that are not converted, as in a validation epoch.
+
+    What comparing the sources of the cached kernels costs, a part of both forms of ours, is taken alone as well.
+    """
     contestants = [ours(), three_branches(), *setting.peers]
-    deployed = inference(ours().convert(ours().build(arch)), ours(), setting)
-    works = {c.name: inference(c.build(arch), c, setting) for c in contestants}
-    times = time_in_turn({"deployed": deployed, **works}, setting.repeats, setting.device)
+    models = {"deployed": ours().convert(ours().build(arch)), **{c.name: c.build(arch) for c in contestants}}
+    works = {
+        name: inference(model, contestant, setting)
+        for (name, model), contestant in zip(models.items(), [ours(), *contestants], strict=True)
+    }
+    images = ours().images(setting.batch, setting.side, setting.device)
+    for name in ("deployed", ours().name):
+        works[f"{name}, comparing sources alone"] = _comparisons(models[name], images)
+    times = time_in_turn(works, setting.repeats, setting.device)
     return compare("evaluation", arch, times, "deployed", "<= 1.05")
+
+
+def _comparisons(model: nn.Module, images: Tensor) -> Work:
+    """Compare what the cached kernels of all blocks were derived from, as each forward pass does."""
+    blocks = [block for block in model.modules() if isinstance(block, RepVGGBlock)]
+
+    @torch.inference_mode()
+    def work() -> None:
+        for block in blocks:
+            _, parts = choose_way(block, images)
+            assert parts is not None
+            block._cached_kernel(parts)
+
+    return work
 
 
 def finetuning(arch: str, setting: Setting) -> list[Result]:

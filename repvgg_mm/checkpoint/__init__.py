@@ -1,16 +1,10 @@
 """Checkpoints: load without running code, find the weights, save atomically, read the stored config."""
 
 from .errors import CheckpointError
-from .io import (
-    StateDictLocation,
-    check_writable,
-    drop_placeholders,
-    find_state_dict,
-    load_checkpoint,
-    save_checkpoint,
-    trusting,
-)
+from .find_weights import StateDictLocation, find_state_dict
+from .io import check_writable, load_checkpoint, save_checkpoint, trusting
 from .key_layouts import LAYOUTS, PEERS, from_ours, recognise, to_ours
+from .placeholders import drop_placeholders
 from .stored_config import (
     find_config_text,
     find_dataset_meta,

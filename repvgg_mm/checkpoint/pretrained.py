@@ -11,7 +11,8 @@ from ..reparam.convert import block_prefixes
 from ..reparam.form_matching import match_form
 from .architecture import backbone_prefix, guess_arch
 from .errors import CheckpointError
-from .io import find_state_dict, load_checkpoint
+from .find_weights import find_state_dict
+from .io import load_checkpoint
 from .key_layouts import PEERS, from_ours, recognise, to_ours
 from .published import find_file
 from .stem import adapt_stem, stem_channels

@@ -122,16 +122,17 @@ def _refusal(error: Exception) -> str | None:
         return one_line(error)
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return f"{one_line(error)}: there is not enough memory; take a smaller batch_size or smaller images"
-    if not isinstance(error, ValueError):
+    if isinstance(error, ValueError):
+        from ..runtime import FileError
+
+        if isinstance(error, FileError):
+            return one_line(error)
+        from ..checkpoint.errors import CheckpointError
+
+        if isinstance(error, CheckpointError):
+            return one_line(error)
+    if "mmengine" not in sys.modules:
         return None
-    from ..runtime import FileError
-
-    if isinstance(error, FileError):
-        return one_line(error)
-    from ..checkpoint.errors import CheckpointError
-
-    if isinstance(error, CheckpointError):
-        return one_line(error)
     from ..engine.explain import explain_known
 
     return explain_known(error)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..checkpoint.architecture import backbone_prefix, guess_arch
 from ..checkpoint.errors import CheckpointError
-from ..checkpoint.io import find_state_dict, save_checkpoint
+from ..checkpoint.find_weights import find_state_dict
+from ..checkpoint.io import save_checkpoint
 from ..checkpoint.key_layouts import PEERS, recognise, to_ours
 from ..files import move_into_place, workplace
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import Registry
 
 from ..data.data_error import DataError, data_message
 from ..names import nearest
+from ..reparam.form_matching import match_form
 from .checks.data import where_it_looked
 from .checks.kinds import registered_names
 
@@ -67,6 +69,14 @@ def explain_known(error: BaseException) -> str | None:
             f"{_plain(error)}: a batch of one image leaves BN one value a channel; raise train_dataloader.batch_size, "
             "or set train_dataloader.drop_last=True where only the last batch of an epoch is so small"
         )
+    frames = [frame for frame, _ in _walk(error.__traceback__)]
+    if isinstance(error, ValueError) and any(frame.f_code is match_form.__code__ for frame in frames):
+        return _plain(error)  # about weights, such as those of `load_from`
+    callers = [frame.f_locals.get("self") for frame in frames]
+    metric = next((caller for caller in callers if isinstance(caller, BaseMetric)), None)
+    if metric is not None and isinstance(error, (TypeError, ValueError, LookupError)) and not is_our_fault(error):
+        given = {name: value for name, value in vars(metric).items() if value is not None and name != "results"}
+        return f"{_plain(error)} (in {_call(type(metric), given)}): look at its arguments in the config"
     return None
 
 
@@ -134,5 +144,11 @@ def _arguments(built: Any) -> set[str]:
 
 
 def _call(built: Any, args: Mapping[str, Any]) -> str:
-    plain = [f"{name}={value!r}" for name, value in args.items() if isinstance(value, (str, int, float, type(None)))]
-    return f"{getattr(built, '__name__', built)}({', '.join(plain[:8])})"
+    plain = [f"{name}={value!r:.80}" for name, value in args.items() if _is_plain(value)]
+    return f"{getattr(built, '__name__', built)}({', '.join(plain[:12])})"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (str, int, float, type(None)))

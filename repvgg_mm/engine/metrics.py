@@ -16,6 +16,9 @@ class TopKAccuracy(BaseMetric):
         topk: the values of k.
         collect_device: as in mmengine's ``BaseMetric``.
         prefix: as in mmengine's ``BaseMetric``.
+
+    Raises:
+        ValueError: if a value of k is no whole number above 0.
     """
 
     default_prefix = "accuracy"
@@ -23,6 +26,8 @@ class TopKAccuracy(BaseMetric):
     def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = "cpu", prefix: str | None = None) -> None:
         super().__init__(collect_device, prefix)
         self.topk = tuple(topk)
+        if not all(isinstance(k, int) and k > 0 for k in self.topk):
+            raise ValueError(f"topk={topk!r} must be whole numbers above 0, such as (1, 5)")
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Rank the class of each image.

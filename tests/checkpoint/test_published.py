@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,16 @@ def test_the_table_holds_the_facts_that_it_was_made_from() -> None:
         assert set(table[publisher]) == set(entries)
         for name, facts in entries.items():
             assert facts.items() <= table[publisher][name].items()
+
+
+def test_an_address_is_a_name_too(server: FileServer, hub: Path, tmp_path: Path, model: RepVGGClassifier) -> None:
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    server.files["/a.pth"] = (tmp_path / "a.pth").read_bytes()
+    path = published.local_file(f"{server.address}/a.pth")
+    assert Path(path).is_relative_to(hub) and Path(path).read_bytes() == server.files["/a.pth"]
+
+
+def test_the_hub_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match="pip install 'repvgg_mm"):
+        published.local_file("timm://repvgg_a0.rvgg_in1k")

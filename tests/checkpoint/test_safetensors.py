@@ -120,3 +120,17 @@ def test_without_package_one_line_says_what_to_install(tmp_path: Path, monkeypat
     path.write_bytes(b"anything")
     with pytest.raises(ImportError, match="pip install safetensors"):
         load_checkpoint(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a bound on the size of files")
+def test_an_error_of_the_system_stays_one(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint({"w": torch.zeros(9999)}, tmp_path / "a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -29,6 +29,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from repvgg_mm.cli import test
 from repvgg_mm.cli.command import run
+from repvgg_mm.reparam import convert_state_dict
 
 DAMAGE: list[tuple[str, Damage, str, str]] = [
     (SEG, lambda root: picture(masks(root), value=11), "mask", "id 11"),
@@ -136,6 +137,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+def test_training_goes_on_from_no_deployed_checkpoint(
+    checkpoints: dict[str, Path], data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained = torch.load(checkpoints[SEG], weights_only=True)["state_dict"]
+    torch.save({"state_dict": convert_state_dict(trained)}, tmp_path / "deployed.pth")
+    code = start(SEG, tmp_path / "work", f"load_from={tmp_path / 'deployed.pth'}")
+    line = refusal(capfd, code, tmp_path / "work")
+    assert "the weights are in deployed form" in line and "deploy=True" in line, line
+
+
 TEST_DAMAGE: list[tuple[str, Damage, str, str]] = [
     (SEG, lambda root: picture(masks(root, "val"), value=11), "annotations/val", "id 11"),
     (SEG, lambda root: picture(masks(root, "val"), (64, 128)), "annotations/val", "128 x 64"),
@@ -167,3 +178,27 @@ def test_damaged_data_is_no_metric(
         run(lambda: test.main([config, str(checkpoints[config]), "--work-dir", str(tmp_path / "work"), *options]))
     line = refusal(capfd, int(left.value.code or 0), tmp_path / "work")
     assert value in line and fix in line, line
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "value"),
+    [
+        (CLS, "test_evaluator.topk=x", "topk='x'"),
+        (SEG, "test_evaluator.iou_metrics=x", "['x'] is not supported (in IoUMetric("),
+        (DET, "test_evaluator.proposal_nums=x", "proposal_nums=['x']"),
+    ],
+)
+def test_a_metric_with_arguments_of_a_wrong_kind(
+    config: str,
+    option: str,
+    value: str,
+    checkpoints: dict[str, Path],
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--cfg-options", "log_level=ERROR", f"experiment_name={tmp_path.name}", option]
+    with pytest.raises(SystemExit) as left:
+        run(lambda: test.main([config, str(checkpoints[config]), "--work-dir", str(tmp_path / "work"), *options]))
+    line = refusal(capfd, int(left.value.code or 0), tmp_path / "work")
+    assert value in line, line

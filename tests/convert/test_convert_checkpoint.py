@@ -16,11 +16,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from repvgg_mm import RepVGGClassifier, convert_state_dict
+from repvgg_mm import RepVGGBlock, RepVGGClassifier, convert_state_dict, create_RepVGGplus_by_name
 from repvgg_mm.checkpoint import CheckpointError, load_checkpoint
 from repvgg_mm.cli import command, convert
 from repvgg_mm.convert import convert_checkpoint as convert_module
 from repvgg_mm.convert.convert_checkpoint import Conversion, convert_checkpoint, same_bits, write_conversion
+from repvgg_mm.convert.model_pair import pair_from_config
 from repvgg_mm.reparam.difference import Difference
 
 ROOT = Path(__file__).parents[2]
@@ -376,3 +377,37 @@ def test_same_bits_of_another_dtype_are_not_the_same() -> None:
     assert same_bits(half, half.clone()) and not same_bits(half, half.view(torch.bfloat16))
     assert not same_bits(half, torch.tensor([1.0, 0.0, float("nan")], dtype=torch.float16))
     assert not same_bits(half, half[None])
+
+
+def test_what_only_training_needs_is_left_out_and_said(tmp_path: Path) -> None:
+    model = randomize_bn(create_RepVGGplus_by_name("RepVGGplus-L2pse"))
+    torch.save(model.state_dict(), tmp_path / "plus.pth")
+    conversion = convert_checkpoint(str(tmp_path / "plus.pth"))
+    count = sum("_aux." in name for name in model.state_dict())
+    assert count and f"{count} tensors of auxiliary heads left out: only training needs them" in conversion.notes
+
+
+def test_meta_that_is_no_plain_data_is_left_out_and_said(checkpoint: Path) -> None:
+    content = torch.load(checkpoint)
+    content["meta"]["when"] = Path("a")
+    torch.save(content, checkpoint)
+    (note,) = convert_checkpoint(str(checkpoint)).notes
+    assert note == "not plain data, left out of meta: when"
+
+
+def test_bits_of_complex_numbers() -> None:
+    a = torch.tensor([1 + 2j, complex("nan")])
+    assert same_bits(a, a.clone()) and not same_bits(a, a.conj().resolve_conj())
+
+
+def test_one_eps_for_all_blocks(tmp_path: Path) -> None:
+    pair = pair_from_config(CONFIG, None)
+    next(module for module in pair.train.modules() if isinstance(module, RepVGGBlock)).rbr_1x1.bn.eps = 0.1
+    with pytest.raises(ValueError, match=r"the eps \[0\.001, 0\.1\]: exactly one value"):
+        _ = pair.eps
+
+
+def test_a_config_without_a_repvgg(tmp_path: Path) -> None:
+    other = {"type": "mmseg.ResNetV1c", "depth": 18, "num_stages": 4, "out_indices": (3,)}
+    with pytest.raises(CheckpointError, match="no model with type='RepVGG'"):
+        pair_from_config({**CONFIG, "model": {**MODEL, "backbone": other}}, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from repvgg_mm import RepVGGClassifier
 from repvgg_mm.checkpoint import CheckpointError, load_checkpoint
 from repvgg_mm.checkpoint.architecture import guess_arch
 from repvgg_mm.checkpoint.key_layouts import PEERS, from_ours
@@ -113,3 +114,9 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         publish(checkpoint(), tmp_path / "nowhere" / "w.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_more_than_a_repvgg_have_no_architecture_in_their_name(tmp_path: Path) -> None:
+    weights = from_ours(RepVGGClassifier("A0", 3).state_dict(), "timm") | {"neck.weight": torch.ones(2)}
+    path = publish({"state_dict": weights}, tmp_path / "w.pth")
+    assert re.fullmatch(r"w-[0-9a-f]{8}\.pth", path.name)

@@ -90,6 +90,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
         DATA,
         {"type": "ImageShards", "data_root": "https:", "split": "/127.0.0.1:9/x", "transforms": [], "cache_dir": "c"},
     ),
+    "data from the second part of an address": (f"{DATA}.data_root", "://127.0.0.1:9/data"),
     "data from a command": (f"{DATA}.data_root", "pipe:touch RAN"),
     "a storage of one's own": (f"{DATA}.backend_args", {"backend": "petrel", "conf_path": "{folder}/x"}),
     "another scope for the data": (f"{DATA}._scope_", "evil"),
@@ -250,6 +251,15 @@ def test_inside_the_limits_nothing_is_loaded(
         except Exception:  # what comes after the marker is of no interest
             pass
     assert marker.exists()  # the danger is real: outside, it runs
+
+
+def test_what_runs_later_runs_inside_the_limits(digits: Path, tmp_path: Path) -> None:
+    cfg = plain_config(digits)
+    path = write(tmp_path / "a.pth", cfg, weights_of(cfg))
+    load = open_model(path).within(lambda: torch.load(path, weights_only=True))
+    with pytest.raises(CheckpointError):
+        load()
+    torch.load(path, weights_only=True)
 
 
 def test_a_class_of_another_package_is_not_built() -> None:

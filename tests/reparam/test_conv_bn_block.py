@@ -119,3 +119,10 @@ def test_other_weights_and_hooks_are_refused() -> None:
     with pytest.raises(ValueError, match="plain weight decay"):
         make().get_custom_L2()
     assert isinstance(block.nonlinearity, nn.ReLU)
+
+
+def test_a_deployed_block_gives_the_kernel_that_it_has() -> None:
+    block = make()
+    wanted = block.get_equivalent_kernel_bias()
+    block.switch_to_deploy()
+    torch.testing.assert_close(block.get_equivalent_kernel_bias(), wanted, rtol=1e-12, atol=1e-12)

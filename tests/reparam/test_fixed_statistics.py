@@ -116,3 +116,9 @@ def test_keeps_no_more_than_a_plain_convolution() -> None:
 def test_traces_with_gradients() -> None:
     block, x = make(GEOMETRIES["identity"]), image(2, 8, 5, 7, dtype=torch.float64)
     torch.testing.assert_close(torch.jit.trace(block, x)(x), block(x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradient_of_the_input_alone() -> None:
+    block, x = make(GEOMETRIES["identity"]), image(2, 8, 5, 7, dtype=torch.float64).requires_grad_()
+    (found,), (wanted,) = (torch.autograd.grad(b(x).square().sum(), [x]) for b in (block, spelled_out(block)))
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)

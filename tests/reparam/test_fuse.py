@@ -5,7 +5,7 @@ from helpers import image, randomize_bn
 from torch import nn
 
 from repvgg_mm.reparam import fuse
-from repvgg_mm.reparam.fuse import BNParams, bn_scale_shift, fuse_branches, scaled_kernel
+from repvgg_mm.reparam.fuse import BNParams, bn_scale_shift, fold_norm, fuse_branches, scaled_kernel
 
 
 def params(bn: nn.BatchNorm2d) -> BNParams:
@@ -84,3 +84,9 @@ def test_fuse_branches_gradcheck() -> None:
     shapes = [(4, 2, 3, 3), (4, 2, 1, 1), (4,), (4,)]
     inputs = [image(*shape, dtype=torch.float64, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
     assert torch.autograd.gradcheck(f, inputs)
+
+
+def test_a_norm_behind_a_convolution_with_a_bias(bn: nn.BatchNorm2d) -> None:
+    conv, x = nn.Conv2d(4, 6, 3).double(), image(2, 4, 5, 7, dtype=torch.float64)
+    kernel, bias = fold_norm(conv.weight, params(bn), conv.bias)
+    torch.testing.assert_close(F.conv2d(x, kernel, bias), bn(conv(x)), rtol=1e-12, atol=1e-12)
