@@ -66,7 +66,7 @@ test-peers: .peers/.ready
 
 # The lines of the algebra, of reading files and of converting that no test of theirs runs.
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest tests/reparam tests/checkpoint tests/convert
+	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest tests/reparam tests/checkpoint tests/convert tests/models tests/docs/test_examples.py tests/engine/test_gate.py tests/engine/test_compiling.py
 	$(VENV)/bin/coverage report
 
 lint: $(READY)

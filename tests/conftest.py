@@ -72,8 +72,12 @@ def complete_files(tmp_path_factory: pytest.TempPathFactory, digits: Path, graph
 
 @pytest.fixture(autouse=True)
 def scope_of_a_fresh_process() -> None:
-    """Forget mmengine's default scope: a test before may have left another library's."""
+    """Forget mmengine's default scope, which may be another library's, and the folder of a run in the same second."""
     if "mmengine" in sys.modules:
         from mmengine.registry import DefaultScope
 
         DefaultScope._instance_dict.clear()
+    if "mmengine.visualization" in sys.modules:
+        from mmengine.visualization import Visualizer
+
+        Visualizer._instance_dict.clear()

@@ -169,3 +169,18 @@ def test_it_is_the_one_place() -> None:
     own = re.compile(r"os\.(replace|rename)\(|mkstemp|mkdtemp|shutil\.move|uuid")
     found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if own.search(path.read_text())}
     assert found == {"files.py"}
+
+
+def test_a_folder_swept_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, swept = files._lock, []
+
+    def lock_too_late(folder: Path) -> int | None:
+        if not swept:
+            swept.append(folder)
+            folder.rmdir()  # as another process does that finds it without a lock
+        return lock(folder)
+
+    monkeypatch.setattr(files, "_lock", lock_too_late)
+    with files.atomic_path(tmp_path / "a.txt") as path:
+        path.write_text("whole")
+    assert swept and (tmp_path / "a.txt").read_text() == "whole" and len(list(tmp_path.iterdir())) == 1

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import onnx
@@ -13,15 +14,16 @@ from ..export.exported_runner import build_exported_runner
 from ..export.original_images import OriginalImages
 from ..export.writers import describe_onnx, write_openvino
 from ..quantization.calibration import Method
-from ..quantization.recovery import Step, recover
+from ..quantization.recovery import Recovery, Step
+from ..quantization.running import Runtime
 from ..quantization.samples import Samples
 from ..quantization.scheme import Scheme
 from ..runtime.session import ABOUT
 from .formats import Subject, main_metric
 from .stress import stress
 
-WAYS: dict[str, Method] = {"plain": "minmax", "recovered": "best"}
-"""Name of a way to quantise -> how ranges are chosen."""
+RUNTIMES: dict[Runtime, str] = {"onnxruntime": ".onnx", "openvino": ".xml"}
+"""Runtime -> how its files end."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,17 @@ class BitResult:
 
     Attributes:
         bed: the test bed.
-        way: ``'float32'`` or the way to quantise.
-        runtime: that ran it.
+        method: ``'float32'``, or how the file was quantised.
+        suffix: of the file.
         metric: its name.
         value: of the metric.
-        decibels: signal-to-noise ratio at the outputs on training images, by ONNX Runtime; None if it was not taken.
+        decibels: signal-to-noise ratio at the outputs on training images, as its runtime computes; None in float32.
         steps: what was tried.
     """
 
     bed: str
-    way: str
-    runtime: str
+    method: str
+    suffix: str
     metric: str
     value: float
     decibels: float | None = None
@@ -55,13 +57,13 @@ class Bed:
         name: in the table.
         model: in float32.
         grids: bits and kind.
-        openvino: whether OpenVINO is asked, too.
+        runtimes: that are asked.
     """
 
     name: str
     model: onnx.ModelProto
-    grids: Scheme
-    openvino: bool = False
+    grids: Scheme = field(default_factory=Scheme)
+    runtimes: tuple[Runtime, ...] = ("onnxruntime",)
 
 
 def make_beds(model: onnx.ModelProto, seeds: Sequence[int]) -> Iterator[Bed]:
@@ -74,22 +76,28 @@ def make_beds(model: onnx.ModelProto, seeds: Sequence[int]) -> Iterator[Bed]:
     Yields:
         As it is; stressed, once a seed; with one grid for all weights of a layer; in 6 and in 4 bits.
     """
-    yield Bed("as it is", model, Scheme(), openvino=True)
+    yield Bed("as it is", model, runtimes=tuple(RUNTIMES))
     for seed in seeds:
-        yield Bed(f"stressed, seed {seed}", stress(model, seed), Scheme(), openvino=True)
+        yield Bed(f"stressed, seed {seed}", stress(model, seed), runtimes=tuple(RUNTIMES))
     yield Bed("one grid a layer", model, Scheme(by_channel=False))
     yield Bed("6 bits", model, Scheme(bits=6))
     yield Bed("4 bits", model, Scheme(bits=4))
 
 
-def compare_ways(
-    subject: Subject, images: int, seeds: Sequence[int], folder: Path, say: Callable[[str], None]
+def compare_methods(
+    subject: Subject,
+    images: int,
+    methods: Sequence[Method],
+    seeds: Sequence[int],
+    folder: Path,
+    say: Callable[[str], None],
 ) -> list[BitResult]:
-    """Quantise a checkpoint in every way on every test bed, and test each file with the metric of its config.
+    """Quantise a checkpoint by several methods on every test bed, and test each file with the metric of its config.
 
     Args:
         subject: the checkpoint.
         images: of its training data, to calibrate with.
+        methods: ``'best'`` and calibrators.
         seeds: of the stress.
         folder: where files and logs go.
         say: takes a line about what goes on.
@@ -98,41 +106,39 @@ def compare_ways(
         One entry a file.
 
     Raises:
-        ValueError: if the checkpoint can't be exported, or can't be stressed.
+        ValueError: if the checkpoint can't be exported, or can't be stressed, or has too few images.
     """
+    opened = open_model(subject.checkpoint, subject.config, ["calibration"], subject.trust)
+    with opened.limits():
+        opened.build()  # what the data set needs is registered with it
+        samples: Samples = [*OriginalImages(opened.cfg, "train_dataloader", images)]
     plain = folder / "float32.onnx"
     export_complete(subject.checkpoint, str(plain), subject.config, trust=subject.trust)
     model = onnx.load(plain)
     about = json.loads({entry.key: entry.value for entry in model.metadata_props}[ABOUT])
-    opened = open_model(subject.checkpoint, subject.config, ["calibration"], subject.trust)
-    found: list[BitResult] = []
+    del model.metadata_props[:]  # its check sum is not that of the files to come
+    data = {"data_root": opened.given["data_root"]} if "data_root" in opened.given else {}
 
-    def test(bed: str, way: str, path: Path, decibels: float | None = None, steps: tuple[Step, ...] = ()) -> None:
-        given = opened.given
-        data = {"data_root": given["data_root"]} if "data_root" in given else {}
-        metrics = build_exported_runner(subject.config, str(path), str(folder / "test"), data).test()
-        metric = main_metric(metrics)
-        runtime = "OpenVINO" if path.suffix == ".xml" else "ONNX Runtime"
-        found.append(BitResult(bed, way, runtime, metric, float(metrics[metric]), decibels, steps))
-        say(f"{bed}, {way}, {runtime}: {metric} {found[-1].value:.4g}")
-
-    with opened.limits():
-        opened.build()  # what the data set needs is registered with it
-        samples: Samples = [*OriginalImages(opened.cfg, "train_dataloader", images)]
-    for number, bed in enumerate(make_beds(model, seeds)):
-        path = folder / f"{number}.onnx"
-        onnx.save(bed.model, path)
-        describe_onnx(path, about)
-        test(bed.name, "float32", path)
-        for way, method in WAYS.items():
-            recovered = recover(bed.model, samples, method, bed.grids)
-            onnx.save(recovered.rounded, path)
+    def test(graph: onnx.ModelProto, suffix: str) -> tuple[str, float]:
+        path = folder / "tested.onnx"
+        onnx.save(graph, path)
+        if suffix == ".xml":
+            write_openvino(path, about, path.with_suffix(suffix))
+        else:
             describe_onnx(path, about)
-            taken = [step.decibels for step in recovered.steps if step.taken]
-            test(bed.name, way, path, taken[-1] if taken else None, recovered.steps)
-            if bed.openvino:
-                unsigned = recover(bed.model, samples, method, Scheme(unsigned=True)).rounded
-                onnx.save(unsigned, path)
-                write_openvino(path, about, path.with_suffix(".xml"))
-                test(bed.name, way, path.with_suffix(".xml"))
+        runner = build_exported_runner(subject.config, str(path.with_suffix(suffix)), str(folder / "test"), data)
+        metrics = runner.test()
+        metric = main_metric(metrics)
+        return metric, float(metrics[metric])
+
+    found: list[BitResult] = []
+    for bed in make_beds(model, seeds):
+        found.append(BitResult(bed.name, "float32", ".onnx", *test(bed.model, ".onnx")))
+        recovery = Recovery(bed.model, samples)
+        for runtime, method in product(bed.runtimes, methods):
+            made = recovery.by(method, bed.grids, runtime)
+            decibels = recovery.judge(made.rounded, runtime).decibels
+            value = test(made.rounded, RUNTIMES[runtime])
+            found.append(BitResult(bed.name, method, RUNTIMES[runtime], *value, decibels, made.steps))
+            say(f"{bed.name}, {method}, {RUNTIMES[runtime]}: {value[0]} {value[1]:.4g}, {decibels:.1f} dB")
     return found

@@ -202,7 +202,7 @@ def test_images(subject: Subject) -> list[NDArray[np.uint8]]:
     opened = open_model(subject.checkpoint, subject.config, ["test"], subject.trust)
     with opened.limits():
         opened.build()  # what the data set needs is registered with it
-        return list(OriginalImages(opened.cfg, "test_dataloader", _TIMED))
+        return list(OriginalImages(opened.cfg, "test_dataloader", _TIMED, fewer=True))
 
 
 def work(run: Callable[[NDArray[np.uint8]], object], images: Sequence[NDArray[np.uint8]]) -> Work:

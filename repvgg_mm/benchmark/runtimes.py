@@ -48,7 +48,7 @@ def _export(model: nn.Module, setting: Setting, folder: Path) -> dict[str, Expor
     calibration = [torch.randn(shape) for _ in range(_CALIBRATION_BATCHES)]
     write_onnx(Network(model), calibration[0], ["logits"], folder / "float32.onnx")
     quantize_onnx(folder / "float32.onnx", calibration, folder / "int8.onnx", method="minmax")
-    quantize_onnx(folder / "float32.onnx", calibration, folder / "unsigned.onnx", unsigned=True, method="minmax")
+    quantize_onnx(folder / "float32.onnx", calibration, folder / "unsigned.onnx", method="minmax", runtime="openvino")
     write_openvino(folder / "float32.onnx", {}, folder / "float32.xml")
     write_openvino(folder / "unsigned.onnx", {}, folder / "int8.xml")
     names = {

@@ -1,11 +1,12 @@
-"""Compare ways to 8, 6 and 4 bits on a checkpoint as it is and on test beds where fewer bits hurt, in one table.
+"""Compare methods to 8, 6 and 4 bits on a checkpoint as it is and on test beds where fewer bits hurt, in one table.
 
 Example:
     python tools/bits.py deployed.pth --images 200 --json bits.json
 
 Test beds: the checkpoint as it is; stressed (the channels between its layers rescaled by 1/16 to 16, the same function
-in float32), once a seed; one grid for all weights of a layer; 6 and 4 bits. Ways: plain calibration, and what export
---int8 does. Each file is tested with the metric of the config, as ONNX Runtime reads it, in 8 bits OpenVINO, too.
+in float32), once a seed; one grid for all weights of a layer; 6 and 4 bits. Methods: each calibrator alone (minmax is
+plain calibration), and best, which is what export --int8 does. Each file is tested with the metric of the config:
+.onnx by ONNX Runtime, in 8 bits .xml by OpenVINO, too; in brackets the signal-to-noise ratio (dB) at the outputs.
 Exit code: 0 done; 2 bad input.
 """
 
@@ -18,10 +19,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from .command import DONE, user_input
+from .export import METHODS
 
-HEADER = ("test bed", "way", "runtime", "metric", "difference", "dB at the outputs", "taken")
+if TYPE_CHECKING:
+    from repvgg_mm.benchmark.bit_beds import BitResult
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,6 +33,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint, trained or converted")
     parser.add_argument("--images", type=int, default=200, help="training images to calibrate with (default 200)")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=METHODS, help="all of them take their time (default all)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how often to stress (default 3)")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers; replaced if it exists")
@@ -47,27 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if args.json:
             check_writable(args.json, force=True)
-        from repvgg_mm.benchmark.bit_beds import compare_ways
+        from repvgg_mm.benchmark.bit_beds import compare_methods
         from repvgg_mm.benchmark.formats import Subject
 
         subject = Subject(args.checkpoint, args.config, args.trust_checkpoint)
-        results = compare_ways(subject, args.images, range(args.seeds), Path(folder), print)
-    from repvgg_mm.text_table import text_table
-
-    wanted = {result.bed: result.value for result in results if result.way == "float32"}
-    rows = [
-        (
-            result.bed,
-            result.way,
-            result.runtime,
-            f"{result.metric} {result.value:.4g}",
-            f"{result.value - wanted[result.bed]:+.4g}" if result.way != "float32" else "",
-            f"{result.decibels:.1f}" if result.decibels is not None else "",
-            ", ".join(step.name for step in result.steps[1:] if step.taken),
-        )
-        for result in results
-    ]
-    print(text_table(HEADER, rows))
+        results = compare_methods(subject, args.images, args.methods, range(args.seeds), Path(folder), print)
+    print(table(results))
     if args.json:
         from dataclasses import asdict
 
@@ -76,3 +68,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         with atomic_path(args.json) as temporary:
             temporary.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n", encoding="utf-8")
     return DONE
+
+
+def table(results: Sequence[BitResult]) -> str:
+    """Lay the results out: a line for each test bed and kind of file, a column for each method."""
+    from repvgg_mm.text_table import text_table
+
+    wanted = {result.bed: result for result in results if result.decibels is None}
+    lines: dict[tuple[str, str], dict[str, BitResult]] = {}
+    for result in results:
+        if result.decibels is not None:
+            lines.setdefault((result.bed, result.suffix), {})[result.method] = result
+    methods = list(dict.fromkeys(result.method for result in results if result.decibels is not None))
+    rows = []
+    for (bed, suffix), found in lines.items():
+        values = [f"{found[name].value:.4g} ({found[name].decibels:.1f})" for name in methods]
+        taken = ", ".join(step.name for result in found.values() for step in result.steps[1:] if step.taken)
+        rows.append((bed, suffix, f"{wanted[bed].value:.4g}", *values, taken))
+    return text_table(("test bed", "file", f"float32, {results[0].metric}", *methods, "steps taken"), rows)

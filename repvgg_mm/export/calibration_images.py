@@ -25,12 +25,13 @@ class CalibrationImages:
         model: its model, whose data preprocessor is applied.
         count: how many images; the last ones that fill no batch are left out.
         shape: of a batch, (N, 3, H, W). In slide mode the network sees crops: the middle of each image is taken.
+        fewer: take all there are, if there are fewer.
 
     Raises:
         ValueError: if the config names no such data, there are too few images, or (in the loop) one is of another size.
     """
 
-    def __init__(self, cfg: Config, model: nn.Module, count: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, cfg: Config, model: nn.Module, count: int, shape: tuple[int, ...], fewer: bool = False) -> None:
         self._preprocess: Any = model.data_preprocessor
         self._crops = (cfg.model.get("test_cfg") or {}).get("mode") == "slide"
         self._shape = shape
@@ -39,7 +40,10 @@ class CalibrationImages:
         except FileNotFoundError as error:
             raise ValueError(f"calibrating: {error}: give a config with the place of the training data") from error
         guard(self._loader.dataset)
-        self._batches = min(count, len(self._loader.dataset)) // shape[0]
+        total = len(self._loader.dataset)
+        if total < count and not fewer:
+            raise ValueError(f"train_dataloader has {total} images, not {count}: ask for {total} or fewer")
+        self._batches = min(count, total) // shape[0]
         if not self._batches:
             raise ValueError(f"calibrating with {count} images: fewer than the batch of {shape[0]}")
 

@@ -120,7 +120,9 @@ def _export(
     """Build, convert, write and compare; all of it inside the limits of the config."""
     model = opened.build()
     network = Network(model)
-    calibration: Samples = [] if numbers == "float32" else CalibrationImages(opened.cfg, model, images, shape.example)
+    calibration: Samples = []
+    if numbers != "float32":
+        calibration = CalibrationImages(opened.cfg, model, images, shape.example, fewer=numbers == "float16")
     probes = [next(iter(calibration), fixed_input(shape.example))]
     if not shape.fixed:
         probes.append(fixed_input(shape.other))

@@ -156,7 +156,7 @@ def _put(made: Path, target: Path) -> list[Path]:
 def _training_images(cfg: Config, int8: int) -> OriginalImages:
     """Take images to calibrate 8 bits with, or to check the range of float16 on."""
     try:
-        return OriginalImages(cfg, "train_dataloader", int8 or HALF_IMAGES)
+        return OriginalImages(cfg, "train_dataloader", int8 or HALF_IMAGES, fewer=not int8)
     except ValueError as error:
         if int8:
             raise

@@ -19,19 +19,22 @@ class OriginalImages:
     Args:
         cfg: config.
         loader: which of its data: ``'train_dataloader'``, for example.
-        count: how many; all there are, if there are fewer.
+        count: how many.
+        fewer: take all there are, if there are fewer.
 
     Raises:
-        ValueError: if the config names no such data, or they are not where it says.
+        ValueError: if the config names no such data, they are not where it says, or there are too few.
     """
 
-    def __init__(self, cfg: Config, loader: str, count: int) -> None:
+    def __init__(self, cfg: Config, loader: str, count: int, fewer: bool = False) -> None:
         try:
             self._read, total = _open(cfg, loader)
         except FileNotFoundError as error:
             raise ValueError(f"{loader}: {error}: give a config with the place of the images") from error
         if not total:
             raise ValueError(f"{loader}: there are no images where the config says")
+        if total < count and not fewer:
+            raise ValueError(f"{loader} has {total} images, not {count}: ask for {total} or fewer")
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
         self._chosen: list[int] = order[:count].tolist()
 

@@ -15,6 +15,7 @@ from .writers import describe_onnx, quiet, write_openvino
 if TYPE_CHECKING:  # they need onnx
     from ..quantization.calibration import Method
     from ..quantization.recovery import Recovered
+    from ..quantization.running import Runtime
 
 Numbers = Literal["float32", "float16", "int8"]
 
@@ -112,7 +113,7 @@ def write_as(
     if numbers == "float16":
         precision = Precision(numbers, images, *_halve(plain, samples, source))
     elif numbers == "int8":
-        found = _quantize(plain, samples, source, bits, unsigned=openvino)
+        found = _quantize(plain, samples, source, bits, "openvino" if openvino else "onnxruntime")
         precision = Precision(numbers, images, *_left(found, bits), found)
     about = {**about, "precision": precision.describe()}
     if openvino:
@@ -136,11 +137,11 @@ def _halve(plain: Path, samples: Samples, path: Path) -> tuple[tuple[str, ...], 
     )
 
 
-def _quantize(plain: Path, samples: Samples, path: Path, bits: Bits, unsigned: bool) -> Recovered:
+def _quantize(plain: Path, samples: Samples, path: Path, bits: Bits, runtime: Runtime) -> Recovered:
     from ..quantization.eight_bits import quantize_onnx
 
     with quiet():
-        return quantize_onnx(plain, samples, path, bits.method, unsigned, bits.floats)
+        return quantize_onnx(plain, samples, path, bits.method, bits.floats, runtime)
 
 
 def _left(found: Recovered, bits: Bits) -> tuple[tuple[str, ...], str]:
@@ -159,7 +160,7 @@ def _steps(found: Recovered) -> str:
     if not taken:
         return f"nothing is better than plain calibration here: {first.decibels:.1f} dB at the outputs"
     names = ", ".join(step.name for step in taken)
-    gain = f"{first.decibels:.1f} -> {taken[-1].decibels:.1f} dB at the outputs, by ONNX Runtime on this processor"
+    gain = f"{first.decibels:.1f} -> {taken[-1].decibels:.1f} dB at the outputs, as computed on this processor"
     return f"{names}: {gain} ({found.exact:.1f} where no sum saturates)"
 
 

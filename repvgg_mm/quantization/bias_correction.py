@@ -14,7 +14,7 @@ from .grid import fake_quantize, scale_of
 from .layers import Layer, weights
 from .running import run
 from .samples import Samples
-from .scheme import Scheme
+from .scheme import Scheme, unsigned_maps
 
 
 def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Scheme, samples: Samples) -> onnx.ModelProto:
@@ -34,6 +34,7 @@ def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Schem
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     stored = weights(changed)
+    unsigned = unsigned_maps(exact, scheme)
     layers = [layer for layer in scheme.layers if layer.bias and layer.data in scheme.reaches]
     pairs = {layer.node: (LayerFunction(exact, layer), _rounded(model, layer, scheme)) for layer in layers}
     sums: dict[str, Tensor] = {}
@@ -43,8 +44,9 @@ def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Schem
             x = tensors[layer.data]
             if x.numel():
                 right, rounded = pairs[layer.node]
-                reach = torch.tensor(scheme.reaches[layer.data])
-                off = rounded(fake_quantize(x, scale_of(reach, scheme.bits), scheme.bits)) - right(x)
+                bits = scheme.bits + (layer.data in unsigned)
+                scale = scale_of(torch.tensor(scheme.reaches[layer.data]), bits)
+                off = rounded(fake_quantize(x, scale, bits)) - right(x)
                 by_channel = off.movedim(1, 0).flatten(1).double()
                 sums[layer.bias] = sums.get(layer.bias, torch.zeros(())) + by_channel.sum(1)
                 counts[layer.bias] = counts.get(layer.bias, 0) + by_channel.shape[1]

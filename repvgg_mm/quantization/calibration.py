@@ -1,7 +1,7 @@
 """The grids of feature maps, from samples: observed once, then the calibrator that costs each layer least."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Literal, get_args
 
@@ -20,7 +20,7 @@ from .samples import Samples
 from .scheme import rounded_maps
 
 Method = Literal["best", "minmax", "percentile", "mse", "entropy"]
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS: tuple[Method, ...] = get_args(Method)
 JUDGES = 16
 """On how many samples the error of a choice is taken; the histograms are of all of them."""
 
@@ -76,6 +76,7 @@ def choose_reaches(
     samples: Samples,
     method: Method = "best",
     bits: int = 8,
+    unsigned: Collection[str] = (),
 ) -> dict[str, tuple[str, float]]:
     """Choose where the grid of each map ends.
 
@@ -86,18 +87,22 @@ def choose_reaches(
         samples: the first `JUDGES` of them tell which calibrator costs a layer least.
         method: one calibrator for all, or the best for each.
         bits: of the integers.
+        unsigned: maps without a negative number whose integers have no sign, and so twice the levels.
 
     Returns:
         Map -> name of the calibrator and the end.
     """
     maps = rounded_maps(model, layers)
-    ruling = dict.fromkeys(maps.values())
+    ruling = {name: bits + (name in unsigned) for name in maps.values()}
     chosen: dict[str, tuple[str, float]] = {}
     if method != "best":
-        chosen = {name: (method, CALIBRATORS[method](histograms[name], bits)) for name in ruling}
+        chosen = {name: (method, CALIBRATORS[method](histograms[name], ruling[name])) for name in ruling}
     else:
-        offers = {name: {kind: make(histograms[name], bits) for kind, make in CALIBRATORS.items()} for name in ruling}
-        errors = _errors(model, layers, offers, SomeSamples(samples), bits)
+        offers = {
+            name: {kind: make(histograms[name], own) for kind, make in CALIBRATORS.items()}
+            for name, own in ruling.items()
+        }
+        errors = _errors(model, layers, offers, SomeSamples(samples), ruling)
         for name, ends in offers.items():
             kind = min(ends, key=lambda kind: errors[name, kind])
             chosen[name] = kind, ends[kind]
@@ -109,7 +114,7 @@ def _errors(
     layers: Sequence[Layer],
     offers: Mapping[str, Mapping[str, float]],
     samples: Samples,
-    bits: int,
+    bits: Mapping[str, int],
 ) -> dict[tuple[str, str], float]:
     """Return the error that each end of each map brings to the outputs of the layers that take it.
 
@@ -126,7 +131,7 @@ def _errors(
                 continue
             wanted = [functions[layer.node](tensor) for layer in takers[name]] or [tensor]
             for kind, end in offers[name].items():
-                rounded = fake_quantize(tensor, scale_of(torch.tensor(end), bits), bits)
+                rounded = fake_quantize(tensor, scale_of(torch.tensor(end), bits[name]), bits[name])
                 got = [functions[layer.node](rounded) for layer in takers[name]] or [rounded]
                 for noise, right, wrong in zip(noises[name, kind], wanted, got, strict=True):
                     noise.add(right, wrong)
@@ -158,9 +163,8 @@ class LayerFunction:
             [node], "layer", [make(layer.data, floats, None)], [make(layer.output, floats, None)], constants
         )
         alone = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-        self._session = open_graph(alone)
-        self._name = layer.data
+        self._graph = open_graph(alone)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the layer on what it takes."""
-        return torch.from_numpy(self._session.run(None, {self._name: x.numpy()})[0])
+        return torch.from_numpy(self._graph(x.numpy())[0])

@@ -7,8 +7,8 @@ import onnx
 
 from .calibration import Method
 from .recovery import Recovered, recover
+from .running import Runtime
 from .samples import Samples
-from .scheme import Scheme
 
 
 def quantize_onnx(
@@ -16,10 +16,10 @@ def quantize_onnx(
     samples: Samples,
     path: Path,
     method: Method = "best",
-    unsigned: bool = False,
     floats: Collection[str] = (),
+    runtime: Runtime = "onnxruntime",
 ) -> Recovered:
-    """Quantise an .onnx file to 8 bits, as TensorRT asks for it: signed, symmetric, the biases left in float32.
+    """Quantise an .onnx file to 8 bits; for ONNX Runtime as TensorRT asks for it: signed, symmetric, biases in float32.
 
     Biases in 32-bit integers would save ONNX Runtime a tenth of its time, but TensorRT refuses them.
 
@@ -28,13 +28,13 @@ def quantize_onnx(
         samples: what its input takes; the range of each feature map is taken from them.
         path: file to write.
         method: ``'best'`` does all that helps; the name of a calibrator does that alone.
-        unsigned: integers of 0 to 255 behind a ReLU, for OpenVINO, which is faster so; TensorRT refuses them.
         floats: names of layers that stay in float32.
+        runtime: what the file is for; TensorRT reads those for ONNX Runtime only.
 
     Returns:
         What was rounded, and what was tried.
     """
-    found = recover(onnx.load(source), samples, method, Scheme(unsigned=unsigned), floats)
+    found = recover(onnx.load(source), samples, method, None, floats, runtime)
     rounded = found.rounded
     onnx.checker.check_model(rounded)
     onnx.save(rounded, path)

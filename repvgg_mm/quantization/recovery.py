@@ -1,7 +1,7 @@
 """The best 8 bits without training: each step is taken only where it lowers the error at the network's outputs."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -10,13 +10,12 @@ from torch import Tensor
 from .bias_correction import correct_biases
 from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
 from .equalisation import channel_peaks, equalise, find_chains
-from .histogram import Histogram
 from .layers import Layer, weighted_layers
 from .noise_ratio import Noise, compare, mean_ratio
 from .reconstruction import reconstruct
-from .running import network_outputs, run
+from .running import Runtime, network_outputs, run
 from .samples import Samples
-from .scheme import Scheme, apply, rounded_maps
+from .scheme import Scheme, apply, rounded_maps, unsigned_maps
 from .sums import leave_room
 
 _KEPT = 2**28  # bytes of outputs that are kept, not computed again
@@ -28,7 +27,7 @@ class Step:
 
     Attributes:
         name: what it is.
-        decibels: signal-to-noise ratio at the network's outputs with it, as ONNX Runtime computes on this machine.
+        decibels: signal-to-noise ratio at the network's outputs with it, as the runtime computes on this machine.
         taken: whether it stays.
     """
 
@@ -77,15 +76,15 @@ class Judge:
         self._samples = SomeSamples(samples, start)
         self._wanted: list[dict[str, Tensor]] = []
 
-    def __call__(self, model: onnx.ModelProto, exact: bool = False) -> Noise:
+    def __call__(self, model: onnx.ModelProto, runtime: Runtime | None = None) -> Noise:
         """Return the noise at the outputs for a signal of 1, the mean of all outputs.
 
         Args:
             model: computes the same with rounded numbers.
-            exact: without the sums of 16 bits of some processors.
+            runtime: runs it as in use; None computes without the sums of 16 bits of some processors.
         """
         wanted = self._wanted or run(self._model, self._names, self._samples)
-        got = run(model, self._names, self._samples, exact)
+        got = run(model, self._names, self._samples, runtime)
         return Noise(1.0, mean_ratio(compare(self._kept(wanted), got).values()))
 
     def _kept(self, wanted: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
@@ -100,12 +99,56 @@ class Judge:
             self._wanted = kept
 
 
+class Recovery:
+    """A graph in float32 that was looked at once, to be rounded in several ways.
+
+    Args:
+        model: the graph.
+        samples: what its one input takes.
+        floats: names of layers that stay in float32.
+
+    Attributes:
+        model: the graph.
+        samples: what its one input takes.
+        layers: those that may be rounded.
+        unseen: those that saw no number; they stay in float32.
+        histograms: of the maps that may be rounded.
+        judge: tells the error at the outputs.
+
+    Raises:
+        ValueError: if the graph is rounded already, or a number in it is not finite.
+    """
+
+    def __init__(self, model: onnx.ModelProto, samples: Samples, floats: Collection[str] = ()) -> None:
+        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+            raise ValueError("the graph is rounded to 8 bits already: give the one in float32")
+        layers = [layer for layer in weighted_layers(model) if layer.name not in floats]
+        maps = rounded_maps(model, layers)
+        self.model, self.samples = model, samples
+        self.histograms = observe_maps(model, [*dict.fromkeys(maps.values())], samples)
+        totals = {name: histogram.total for name, histogram in self.histograms.items()}
+        self.layers = tuple(one for one in layers if totals[one.data] and totals[maps[one.output]])
+        self.unseen = tuple(layer for layer in layers if layer not in self.layers)
+        self.judge = Judge(model, self.layers, samples)
+
+    def by(self, method: Method = "best", start: Scheme | None = None, runtime: Runtime = "onnxruntime") -> Recovered:
+        """Choose what to round, and how; see `recover`."""
+        bare = replace(start or Scheme(), layers=self.layers, lean=runtime == "openvino")
+        search = _Search(self, bare, runtime)
+        if method != "best":
+            return Recovered(self.model, search.calibrated(self.model, method), (), None, self.unseen)
+        search.walk()
+        exact = self.judge(apply(search.model, search.scheme)).decibels
+        return Recovered(search.model, search.scheme, tuple(search.steps), exact, self.unseen)
+
+
 def recover(
     model: onnx.ModelProto,
     samples: Samples,
     method: Method = "best",
     start: Scheme | None = None,
     floats: Collection[str] = (),
+    runtime: Runtime = "onnxruntime",
 ) -> Recovered:
     """Choose what to round in a graph, and how.
 
@@ -113,8 +156,9 @@ def recover(
         model: graph in float32.
         samples: what its one input takes.
         method: ``'best'`` does all that helps; the name of a calibrator does that alone.
-        start: bits and kind of the grids; 8 bits, signed, by channel if it is not given.
+        start: bits and kind of the grids; 8 bits by channel if it is not given.
         floats: names of layers that stay in float32.
+        runtime: what the graph is for. It judges, and the grids are those that serve it; see `Scheme.lean`.
 
     Returns:
         The scheme, and the graph that it is for.
@@ -122,33 +166,25 @@ def recover(
     Raises:
         ValueError: if the graph is rounded already, or a number in it is not finite.
     """
-    layers, unseen, histograms = _observe(model, samples, floats)
-    search = _Search(model, samples, replace(start or Scheme(), layers=tuple(layers)), histograms)
-    if method != "best":
-        return Recovered(model, search.calibrated(model, method), (), None, tuple(unseen))
-    search.walk()
-    exact = search.judge(apply(search.model, search.scheme), exact=True).decibels
-    return Recovered(search.model, search.scheme, tuple(search.steps), exact, tuple(unseen))
+    return Recovery(model, samples, floats).by(method, start, runtime)
 
 
 class _Search:
     """The best so far, and what can be tried next.
 
     Args:
-        given: the graph in float32.
-        samples: what its one input takes.
+        given: the graph, and what was seen of it.
         bare: which layers to round, and the kind of their grids.
-        histograms: of the maps of ``given``.
+        runtime: that judges.
     """
 
-    def __init__(
-        self, given: onnx.ModelProto, samples: Samples, bare: Scheme, histograms: Mapping[str, Histogram]
-    ) -> None:
-        self.judge = Judge(given, bare.layers, samples)
-        self._given, self._samples, self._bare, self._histograms = given, samples, bare, histograms
+    def __init__(self, given: Recovery, bare: Scheme, runtime: Runtime) -> None:
+        self._given, self._samples, self._bare, self._runtime = given.model, given.samples, bare, runtime
+        self._judge = given.judge
+        self._seen = [(given.model, given.histograms)]
         self._roomy = False
         self.steps: list[Step] = []
-        self.model, self.scheme = given, bare
+        self.model, self.scheme = given.model, bare
         self._noise = Noise(1.0, math.inf)
 
     def walk(self) -> None:
@@ -158,30 +194,33 @@ class _Search:
         self._offer("plain calibration", given, plain)
         if self._bare.bits == 8:
             self._roomy = self._offer("room for sums of 16 bits", *_with_room(given, plain))
-        best = self.calibrated(given, "best")
-        self._offer("the best calibrator for each map", *self._finish(given, best))
         chains = find_chains(given, self._bare.layers)
         if chains:
             equal = equalise(given, chains, channel_peaks(given, chains, self._samples))
-            if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, "best"))):
+            if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, "minmax"))):
                 base = equal
+        self._offer("the best calibrator for each map", *self._finish(base, self.calibrated(base, "best")))
         few = SomeSamples(self._samples)
         self._offer("reconstruction", *reconstruct(base, self.model, self.scheme, self._samples, self._roomy))
         self._offer("bias correction", correct_biases(base, self.model, self.scheme, few), self.scheme)
 
     def calibrated(self, graph: onnx.ModelProto, method: Method) -> Scheme:
         """Return the grids that a method chooses for the maps of a graph."""
-        names = [*self._histograms]
-        found = self._histograms if graph is self._given else observe_maps(graph, names, self._samples)
-        ends = choose_reaches(graph, self._bare.layers, found, self._samples, method, self._bare.bits)
-        return replace(self._bare, reaches={name: end for name, (_, end) in ends.items()})
+        if all(graph is not seen for seen, _ in self._seen):
+            self._seen.append((graph, observe_maps(graph, [*self._seen[0][1]], self._samples)))
+        histograms = next(found for seen, found in self._seen if seen is graph)
+        bare = self._bare
+        unsigned = unsigned_maps(graph, bare)
+        ends = choose_reaches(graph, bare.layers, histograms, self._samples, method, bare.bits, unsigned)
+        rounded = bare.rounds(ends)
+        return replace(bare, reaches={name: end for name, (_, end) in ends.items() if name in rounded})
 
     def _finish(self, graph: onnx.ModelProto, scheme: Scheme) -> tuple[onnx.ModelProto, Scheme]:
         return _with_room(graph, scheme) if self._roomy else (graph, scheme)
 
     def _offer(self, name: str, model: onnx.ModelProto, scheme: Scheme) -> bool:
         """Try a step; stay with it if the outputs are nearer."""
-        noise = self.judge(apply(model, scheme))
+        noise = self._judge(apply(model, scheme), self._runtime)
         taken = not self.steps or noise.noise < self._noise.noise
         self.steps.append(Step(name, noise.decibels, taken))
         if taken:
@@ -192,16 +231,3 @@ class _Search:
 def _with_room(model: onnx.ModelProto, scheme: Scheme) -> tuple[onnx.ModelProto, Scheme]:
     roomy = leave_room(model, scheme)
     return roomy.model, replace(scheme, scales=roomy.scales)
-
-
-def _observe(
-    model: onnx.ModelProto, samples: Samples, floats: Collection[str]
-) -> tuple[list[Layer], list[Layer], dict[str, Histogram]]:
-    """Look at the maps of all layers that may be rounded; return these, those that saw no number, and the maps."""
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise ValueError("the graph is rounded to 8 bits already: give the one in float32")
-    layers = [layer for layer in weighted_layers(model) if layer.name not in floats]
-    histograms = observe_maps(model, [*dict.fromkeys(rounded_maps(model, layers).values())], samples)
-    maps = rounded_maps(model, layers)
-    seen = [one for one in layers if histograms[one.data].total and histograms[maps[one.output]].total]
-    return seen, [layer for layer in layers if layer not in seen], histograms

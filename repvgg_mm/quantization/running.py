@@ -1,11 +1,13 @@
 """Running a graph in float32, or one with rounded numbers, and looking at some of its tensors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .layers import DECODING, NETWORK, Layer, taken_by
@@ -47,25 +49,42 @@ def cut(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     return small
 
 
-def open_graph(model: onnx.ModelProto, exact: bool = True) -> onnxruntime.InferenceSession:
-    """Let ONNX Runtime read a graph.
+Runtime = Literal["onnxruntime", "openvino"]
+Graph = Callable[[NDArray[Any]], list[NDArray[Any]]]
+"""Takes what the one input takes; gives the outputs, in their order."""
+
+
+def open_graph(model: onnx.ModelProto, runtime: Runtime | None = None) -> Graph:
+    """Let a runtime read a graph.
 
     Args:
-        model: the graph.
-        exact: compute what stands there, rounded numbers in float32; else as in use, where sums may saturate.
+        model: the graph, with one input.
+        runtime: computes as in use, where sums may saturate; None computes what stands there, rounded numbers in
+            float32.
 
     Returns:
-        A session on the CPU.
+        The graph as a function, on the CPU.
     """
+    if runtime == "openvino":
+        return _open_openvino(model)
     options = onnxruntime.SessionOptions()
-    if exact:
+    if runtime is None:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (given,) = model.graph.input
+    return lambda array: session.run(None, {given.name: array})
+
+
+def _open_openvino(model: onnx.ModelProto) -> Graph:
+    from ..runtime.session import compile_for_openvino  # OpenVINO is needed for its own files only
+
+    request = compile_for_openvino(model.SerializeToString()).create_infer_request()
+    return lambda array: [output.copy() for output in request.infer([array]).values()]
 
 
 def run(
-    model: onnx.ModelProto, names: Sequence[str], samples: Samples, exact: bool = True
+    model: onnx.ModelProto, names: Sequence[str], samples: Samples, runtime: Runtime | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """Run a graph on samples and give some of its tensors, one sample after the other.
 
@@ -73,17 +92,17 @@ def run(
         model: the graph.
         names: of the tensors; one of them may be the input.
         samples: what its one input takes.
-        exact: see `open_graph`.
+        runtime: see `open_graph`.
 
     Yields:
         Each tensor by its name.
     """
     (given,) = model.graph.input
     made = [name for name in names if name != given.name]
-    session = open_graph(cut(model, made), exact) if made else None  # ONNX Runtime takes no empty graph
+    graph = open_graph(cut(model, made), runtime) if made else None  # ONNX Runtime takes no empty graph
     for sample in samples:
         array = np.ascontiguousarray(sample)
-        found = dict(zip(made, session.run(made, {given.name: array}), strict=True)) if session else {}
+        found = dict(zip(made, graph(array), strict=True)) if graph else {}
         found[given.name] = array
         yield {name: torch.from_numpy(found[name]) for name in names}
 

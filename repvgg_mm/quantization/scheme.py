@@ -1,6 +1,6 @@
 """What is rounded in a graph, on which grids, and the graph that does so by QuantizeLinear and DequantizeLinear."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,8 @@ class Scheme:
         scales: name of weights -> the distance of neighbours on their grid, broadcasting with them; of those that are
             not named, the grid of each output channel reaches its largest number.
         bits: of the integers; fewer than 8 are stored in 8.
-        unsigned: maps behind a ReLU on the integers of 0 to 255: OpenVINO takes them, TensorRT does not.
+        lean: only what layers take is rounded, behind a ReLU to the integers of 0 to 255: OpenVINO computes in 8 bits
+            all the same, and ONNX Runtime and TensorRT do not.
         by_channel: the grids of weights that are not named are those of an output channel, else of a whole tensor.
     """
 
@@ -33,8 +34,13 @@ class Scheme:
     reaches: Mapping[str, float] = field(default_factory=dict)
     scales: Mapping[str, Tensor] = field(default_factory=dict)
     bits: int = 8
-    unsigned: bool = False
+    lean: bool = False
     by_channel: bool = True
+
+    def rounds(self, maps: Iterable[str]) -> set[str]:
+        """Return those of some maps that are to be rounded."""
+        taken = {layer.data for layer in self.layers}
+        return taken.intersection(maps) if self.lean else set(maps)
 
     def scale(self, layer: Layer, weight: Tensor) -> Tensor:
         """Return the distance of neighbours on the grid of a layer's weights; it broadcasts with them."""
@@ -42,6 +48,11 @@ class Scheme:
             return self.scales[layer.weight]
         reach = channel_reach(weight, layer.axis)
         return scale_of(reach if self.by_channel else reach.amax().expand(reach.shape), self.bits)
+
+
+def unsigned_maps(model: onnx.ModelProto, scheme: Scheme) -> set[str]:
+    """Return the maps behind a ReLU where a scheme gives them integers of 0 to 255; else none."""
+    return {node.output[0] for node in model.graph.node if node.op_type == "Relu"} if scheme.lean else set()
 
 
 def rounded_maps(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, str]:
@@ -93,12 +104,12 @@ def apply(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
     graph = changed.graph
     stored = weights(changed)
     before = [node for layer in _by_weight(scheme.layers) for node in _round_weight(graph, stored, layer, scheme)]
-    relus = {node.output[0] for node in graph.node if node.op_type == "Relu"}
+    unsigned = unsigned_maps(model, scheme)
     behind: dict[str, list[onnx.NodeProto]] = {}
     inputs = {given.name for given in graph.input}
     place = _places(graph)
     for name, reach in scheme.reaches.items():
-        behind[name] = _round_map(graph, name, reach, scheme, name in relus, name in inputs, place[name])
+        behind[name] = _round_map(graph, name, reach, scheme, name in unsigned, name in inputs, place[name])
     nodes = [*before, *(node for name in inputs for node in behind.get(name, ()))]
     for node in graph.node:
         made = [name for name in node.output if name in behind]
@@ -136,12 +147,12 @@ def _round_weight(
 
 
 def _round_map(
-    graph: onnx.GraphProto, name: str, reach: float, scheme: Scheme, positive: bool, given: bool, place: str
+    graph: onnx.GraphProto, name: str, reach: float, scheme: Scheme, unsigned: bool, given: bool, place: str
 ) -> list[onnx.NodeProto]:
     """Make the nodes that round a map; they go from the name that its maker gets to the name that its takers know."""
     scale = scale_of(torch.tensor(reach), scheme.bits)
     zero: np.ndarray = np.array(0, np.int8)
-    if scheme.unsigned and positive:
+    if unsigned:
         scale, zero = scale * top(scheme.bits) / (2**scheme.bits - 1), np.array(0, np.uint8)
     made, known = (name, name + ROUNDED) if given else (name + FLOAT, name)
     nodes = []

@@ -96,7 +96,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
     local = _local(model, layers, ends, SomeSamples(samples), bits)
     stored = weights(model)
     map_output = {
-        name: judge(apply(model, Scheme((), {name: ends[name]}, bits=bits)), exact=True).decibels
+        name: judge(apply(model, Scheme((), {name: ends[name]}, bits=bits))).decibels
         for name in dict.fromkeys(layer.data for layer in layers)
     }
     found = []
@@ -108,7 +108,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
             LayerLoss(
                 layer=layer.name,
                 weights=parts.weights.decibels,
-                weights_output=judge(alone, exact=True).decibels,
+                weights_output=judge(alone).decibels,
                 map=parts.map.decibels,
                 map_output=map_output[layer.data],
                 reach=histograms[layer.data].peak,

@@ -81,25 +81,19 @@ class OnnxSession(Session):
 
 
 class OpenVinoSession(Session):
-    """A .xml file with the .bin beside it, run by OpenVINO on the CPU.
-
-    Where the processor can, OpenVINO computes in bfloat16 unless it is told not to; here it is told.
-    """
+    """A .xml file with the .bin beside it, run by OpenVINO on the CPU."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         with open(path, "rb") as file:
-            if b"<net" not in file.read(
-                _HEAD
-            ):  # OpenVINO would try all formats that it knows, and print what each says
+            if b"<net" not in file.read(_HEAD):  # of another format OpenVINO prints what all its readers say
                 raise ValueError("it is no model of OpenVINO")
-        core = _core(os.getpid())
-        model = core.read_model(path)
+        model = _core(os.getpid()).read_model(path)
         given = _only(model.inputs)
         self.input_name = _plain(given.names)
         self.shape = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
         self.names = tuple(_plain(output.names) for output in model.outputs)
-        self._compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._compiled = compile_for_openvino(model)
         self._thread = threading.local()  # a request serves one thread at a time
         self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
 
@@ -108,6 +102,22 @@ class OpenVinoSession(Session):
         if not hasattr(self._thread, "request"):
             self._thread.request = self._compiled.create_infer_request()
         return [output.copy() for output in self._thread.request.infer([array]).values()]
+
+
+def compile_for_openvino(model: Any) -> Any:
+    """Let OpenVINO make a model ready to run on the CPU.
+
+    Where the processor can, OpenVINO computes in bfloat16 unless it is told not to; here it is told.
+
+    Args:
+        model: OpenVINO's, or the bytes of an .onnx file.
+
+    Returns:
+        The model, compiled.
+    """
+    core = _core(os.getpid())
+    read = core.read_model(model) if isinstance(model, bytes) else model
+    return core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 @cache
