@@ -7,8 +7,8 @@ in one buffer, with fewer passes over memory:
     z = scale3 * y3 + scale1 * y1 + scale0 * x + shift,    scale = weight / std,    shift = sum of (bias - mean * scale)
 
 Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives. Under
-autocast the activations are bfloat16; statistics, scales and sums are float32, and each sum is rounded once. Kernels are
-rounded in each pass, so that no rounded ones are kept between the two.
+autocast the activations are bfloat16; statistics, scales and sums are float32, and each sum is rounded once. Each
+pass rounds the kernels for itself; none is kept in between.
 """
 
 from collections.abc import Sequence
