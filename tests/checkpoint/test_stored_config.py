@@ -326,3 +326,17 @@ def test_arguments_of_another_kind_are_refused(check: Callable, value: object, s
     with pytest.raises(CheckpointError) as error:
         check(value, "part")
     one_line(error, says)
+
+
+def test_a_config_without_test_data_tests_nothing() -> None:
+    with pytest.raises(CheckpointError) as error:
+        take_parts({"model": SEGMENTOR["model"]}, ["test"])
+    one_line(error, "no test_dataloader with a dataset", "give a config of your own")
+
+
+def test_training_images_are_taken_out_of_what_repeats_them() -> None:
+    data = {"type": "BaseSegDataset", "data_root": "data", "pipeline": [{"type": "RandomFlip"}]}
+    repeated = {"type": "RepeatDataset", "times": 3, "dataset": data}
+    loaders = {"train_dataloader": {"dataset": repeated}, "test_dataloader": {"dataset": {**data, "pipeline": []}}}
+    parts = take_parts({"model": SEGMENTOR["model"], **loaders}, ["calibration"])
+    assert parts["train_dataloader"] == {"dataset": {**data, "pipeline": []}}
