@@ -119,12 +119,17 @@ def export_formats(
 
 
 def compare_formats(
-    subject: Subject, exports: Mapping[str, CompleteExport], repeats: int, folder: Path, say: Callable[[str], None]
+    subject: Subject,
+    exports: Mapping[str, CompleteExport],
+    repeats: int,
+    folder: Path,
+    say: Callable[[str], None],
+    timed: Sequence[NDArray[np.uint8]],
 ) -> list[FormatResult]:
     """Test and time a checkpoint and its exported files.
 
-    Times are taken in turn in one process, on the same images of the test data; the checkpoint's is that of mmseg's or
-    mmdet's inferencer without drawing.
+    Times are taken in turn in one process, on the same images; the checkpoint's is that of mmseg's or mmdet's
+    inferencer without drawing.
 
     Args:
         subject: the checkpoint.
@@ -132,14 +137,14 @@ def compare_formats(
         repeats: rounds of measuring times.
         folder: for logs.
         say: takes a line about what goes on.
+        timed: images that times are taken on, uint8, RGB, each of shape (H, W, 3).
 
     Returns:
         The checkpoint's line, then one for each format.
 
     Raises:
-        ValueError: if the config has no test data or metric.
+        ValueError: if the config has no metric.
     """
-    images = test_images(subject)
     files = {name: export.files[-1] for name, export in exports.items()}
     say(f"testing {CHECKPOINT}")
     runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
@@ -150,11 +155,11 @@ def compare_formats(
         say(f"testing {name}")
         exported = build_exported_runner(subject.config, str(file), str(folder / "test"), data)
         metrics[name] = exported.test()
-    say(f"timing {len(images)} images, {repeats} rounds")
+    say(f"timing {len(timed)} images, {repeats} rounds")
     predictor = build_predictor(subject.config, subject.checkpoint, trust=subject.trust)
     answers: dict[str, Callable[[NDArray[np.uint8]], object]] = {CHECKPOINT: predictor.answer}
     answers |= {name: Model(str(file)) for name, file in files.items()}
-    times = time_in_turn({name: work(run, images) for name, run in answers.items()}, repeats, torch.device("cpu"))
+    times = time_in_turn({name: work(run, timed) for name, run in answers.items()}, repeats, torch.device("cpu"))
     sizes = {name: sum(file.stat().st_size for file in export.files) for name, export in exports.items()}
     sizes[CHECKPOINT] = Path(subject.checkpoint).stat().st_size
     return [
@@ -162,7 +167,7 @@ def compare_formats(
             name,
             _numbers(metrics[name]),
             sizes[name],
-            Spread.of([seconds * 1000 / len(images) for seconds in times[name]]),
+            Spread.of([seconds * 1000 / len(timed) for seconds in times[name]]),
             ratio(times[name], times[CHECKPOINT]),
             str(exports[name].precision) if name in exports else "float32",
         )
@@ -190,6 +195,9 @@ def test_images(subject: Subject) -> list[NDArray[np.uint8]]:
 
     Returns:
         uint8, RGB, each of shape (H, W, 3).
+
+    Raises:
+        ValueError: if the config has no test data, or they are not where it says.
     """
     opened = open_model(subject.checkpoint, subject.config, ["test"], subject.trust)
     with opened.limits():

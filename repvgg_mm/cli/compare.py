@@ -4,6 +4,7 @@ Example:
     python tools/compare.py deployed.pth                                   # all formats
     python tools/compare.py deployed.pth --formats onnx onnx:int8 xml xml:int8 --int8-images 300
     python tools/compare.py deployed.pth --formats onnx onnx:half --html formats.html --json formats.json
+    python tools/compare.py deployed.pth --formats onnx xml --images street.jpg    # times of this image
 
 Formats: onnx, onnx:half, onnx:int8 (ONNX Runtime), xml, xml:half, xml:int8 (OpenVINO);
 onnx:int8-plain and xml:int8-plain, 8 bits by plain calibration. The files themselves are not
@@ -41,6 +42,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--formats", nargs="+", metavar="FORMAT", help="what to compare (default: all six)")
     parser.add_argument("--int8-images", type=int, default=300, help="to calibrate 8 bits with (default 300)")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="FILE", help="to take times on (default: some of the test data)"
+    )
     parser.add_argument("--repeats", type=int, default=10, help="rounds of measuring times (default 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers; replaced if it exists")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page with table and chart; replaced if it exists")
@@ -58,15 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_input():
         import torch
 
-        from repvgg_mm.benchmark.formats import FORMATS, Subject, check_formats, compare_formats, export_formats
+        from repvgg_mm.benchmark.formats import (
+            FORMATS,
+            Subject,
+            check_formats,
+            compare_formats,
+            export_formats,
+            test_images,
+        )
         from repvgg_mm.benchmark.record import describe_machine
+        from repvgg_mm.inference.pixels import read_images
         from repvgg_mm.text_table import text_table
 
         names = args.formats or list(FORMATS)
         check_formats(names)
         check_outputs(args)
+        timed = read_images(args.images)
+        subject = Subject(args.checkpoint, args.config, args.trust_checkpoint)
+        found = test_images(subject)  # of no data is told before long work
     machine = describe_machine(torch.device("cpu")) | versions()
-    subject = Subject(args.checkpoint, args.config, args.trust_checkpoint)
     with TemporaryDirectory() as temporary, redirect_stdout(sys.stderr):  # the table alone goes to stdout
         folder = Path(temporary)
         with user_input():
@@ -74,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if differing := [name for name, export in exports.items() if not export.files]:
                 say_differing(exports, differing)
                 return CHECK_FAILED
-            results = compare_formats(subject, exports, args.repeats, folder, say)
+            results = compare_formats(subject, exports, args.repeats, folder, say, timed or found)
     rows = [cells(result, results[0]) for result in results]
     print(" ".join(f"{key}={value}" for key, value in machine.items()))
     print(text_table(HEADER, rows))

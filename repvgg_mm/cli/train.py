@@ -79,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             from repvgg_mm.engine.compiling import enable_compiling
             from repvgg_mm.engine.config import load_config
             from repvgg_mm.engine.guards import guard_training
-            from repvgg_mm.engine.interrupts import end_workers
             from repvgg_mm.engine.limits import safe_loading
             from repvgg_mm.engine.mixed_precision import enable_amp
             from repvgg_mm.engine.resume import resume_newest
@@ -106,11 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runner = prepare_training(cfg)
             if found:
                 runner.logger.info(found)
-        try:
-            return train(runner)
-        except Exception:
-            end_workers()
-            raise
+        return train(runner)
 
 
 def train(runner: Runner) -> int:

@@ -1,10 +1,10 @@
 """SIGINT and SIGTERM end a training with a checkpoint from which it goes on as if nothing had happened."""
 
-import multiprocessing
+import atexit
 import os
 import signal
 import time
-from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 from typing import Any
 
@@ -49,14 +49,17 @@ class StopSignalHook(Hook):
     def __init__(self) -> None:
         self._received, self._at = 0, 0.0
         self._before: dict[int, Any] = {}
+        self._training = RawValue("b", 0)
 
     def before_train(self, runner: Runner) -> None:
         """Receive the signals from now on; workers that load data leave the first one to this process."""
         self._received = 0
         self._before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        self._training.value = 1
+        atexit.register(self._end)  # before Python waits for the workers of a training that an error has ended
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None and isinstance(loop.dataloader, DataLoader):
-                loop.dataloader.worker_init_fn = partial(_start_worker, loop.dataloader.worker_init_fn)
+                loop.dataloader.worker_init_fn = _Signals(self._training, loop.dataloader.worker_init_fn)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -74,9 +77,13 @@ class StopSignalHook(Hook):
 
     def release(self) -> None:
         """Give the signals back to whoever had them."""
+        self._end()
         for signum, before in self._before.items():
             signal.signal(signum, before)
         self._before = {}
+
+    def _end(self) -> None:
+        self._training.value = 0
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if not self._received:
@@ -95,24 +102,30 @@ class StopSignalHook(Hook):
         raise Interrupted(signum, iteration, path)
 
 
-def end_workers() -> None:
-    """End the processes that load data, of a training that ends by an error.
+class _Signals:
+    """What a process that loads data does at a signal: the first of each kind is the training's, as long as it runs.
 
-    Python would end them by one SIGTERM and wait, but they leave the first signal to this process.
+    A signal to all processes must not take the data away from an iteration, or a validation, that ends. Behind the
+    training it ends this process as it would have without the hook: Python sends one at its exit, and waits.
+
+    Args:
+        training: whether the training runs; shared by all processes.
+        initialise: what initialises a worker besides; None for nothing.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would raise for each
-    for worker in multiprocessing.active_children():
-        worker.kill()
-        worker.join()
 
+    def __init__(self, training: Any, initialise: Any) -> None:
+        self._training = training
+        self._initialise = initialise
+        self._seen: set[int] = set()
 
-def _start_worker(initialise: Any, worker: int) -> None:
-    """Initialise a worker, and let a signal to all processes not take the data away from an iteration that ends."""
-    for signum in SIGNALS:
-        signal.signal(signum, _ignore_once)
-    if initialise is not None:
-        initialise(worker)
+    def __call__(self, worker: int) -> None:
+        """Begin, in the worker."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._receive)
+        if self._initialise is not None:
+            self._initialise(worker)
 
-
-def _ignore_once(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_DFL)
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if not self._training.value or signum in self._seen:
+            os._exit(0)  # as torch's own handler does: another code would be an error in the training's process
+        self._seen.add(signum)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
+from .decodable import check_decodable
 from .decoding import Mask, OneStageBoxes, Scores
 from .network import kind_of
 from .pooling import pools_as_products
@@ -72,31 +73,11 @@ def decoder_of(model: Any, lengths: Sequence[int], windows: bool, scores: bool) 
         raise ValueError(f"{type(model).__name__} gives scores by itself: ask for them of a segmentor only")
     if kind == "classifier":
         return Scores()
+    check_decodable(model, kind, lengths)
     if kind == "segmentor":
         threshold = model.decode_head.threshold if model.decode_head.out_channels == 1 else None
         return Mask(windows, model.align_corners, threshold, scores)
-    heads = [model.bbox_head] if kind == "detector" else [model.rpn_head, model.roi_head.bbox_head]
-    instead = "export the network alone" if kind == "detector" else "nor can the network of two stages alone"
-    for head in heads:
-        _check_head(head, instead)
-    for cfg in [h.test_cfg for h in heads if hasattr(h, "test_cfg")] + (
-        [model.roi_head.test_cfg] if kind != "detector" else []
-    ):
-        if cfg["nms"].get("type", "nms") != "nms" or cfg["nms"].get("class_agnostic"):
-            raise ValueError(f"nms={dict(cfg['nms'])!r} can't be exported, only type='nms' by class can: {instead}")
     return OneStageBoxes(model.bbox_head, lengths) if kind == "detector" else TwoStageBoxes(model, lengths)
-
-
-def _check_head(head: Any, instead: str) -> None:
-    from mmdet.models.dense_heads import FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead
-    from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
-
-    known: tuple[type, ...] = (FCOSHead, RetinaHead, RPNHead, RTMDetHead, RTMDetSepBNHead)
-    known += (ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
-    if type(head) not in known:
-        raise ValueError(f"{type(head).__name__} can't be exported with its decoding: {instead}")
-    if not getattr(head, "use_sigmoid_cls", True):
-        raise ValueError(f"{type(head).__name__} with a softmax can't be exported with its decoding: {instead}")
 
 
 class Complete(nn.Module):

@@ -17,6 +17,7 @@ from torch import nn
 from ..checkpoint.rounded import trained_layers
 from ..engine.gate import open_model
 from ..files import workplace
+from ..inference.pixels import read_images
 from ..inference.predictors import Predictor, build_predictor
 from ..quantization.fake_layers import rounded_layers, unround
 from ..quantization.samples import Samples
@@ -95,7 +96,7 @@ def export_complete(
     """
     numbers = numbers_of(int8, half)
     target = check_target(out, numbers, force)
-    shown = [*map(_read, images), *map(_make_image, _PROOF_SIZES)]
+    shown = [*read_images(images), *map(_make_image, _PROOF_SIZES)]
     predictor = build_predictor(config, checkpoint, trust=trust)
     kind_of(predictor.model)  # refuses early what can only be refused
     with by_branches(predictor.model):
@@ -109,7 +110,8 @@ def export_complete(
         samples: Samples = _training_images(opened.cfg, int8) if looks else shown if half else []
         reaches = unround(model) if rounded_layers(model) else {}
         complete, whole = write_whole(opened.cfg, model, folder, scores)
-        about |= {"preparation": read_preparation(opened.cfg).describe()}
+        how = complete.prepare.how
+        about |= {"preparation": how.describe(), "limits": how.limits}
         about |= {"decoding": describe_decoding(model, kind_of(model))}
         made = folder / ("proven.onnx" if target.suffix == ENGINE else target.name)
         if reaches:
@@ -165,13 +167,6 @@ def _about(predictor: Predictor) -> dict[str, Any]:
     """Collect what a stranger to OpenMMLab can read."""
     palette = [list(colour) for colour in predictor.palette]
     return {"task": predictor.task, "classes": predictor.classes, "palette": palette}
-
-
-def _read(path: str) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    with Image.open(path) as opened:
-        return np.asarray(opened.convert("RGB"))
 
 
 def _make_image(size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -125,13 +125,16 @@ def kind_of(model: nn.Module) -> str:
         return "detector"
     if "TwoStageDetector" in classes and _is_standard(model):
         return "two-stage detector"
+    name = type(model).__name__
+    if "TwoStageDetector" in classes:
+        name += f" with {type(model.roi_head).__name__}"
     raise ValueError(
-        f"{type(model).__name__} can't be exported, not the network alone either: only ImageClassifier, mmseg's "
-        "EncoderDecoder, mmdet's SingleStageDetector and what derives from them can; as complete files alone mmdet's "
-        "two-stage detectors with its standard RoI head, too"
+        f"{name} can't be exported, not the network alone either: only ImageClassifier, mmseg's EncoderDecoder, "
+        "mmdet's SingleStageDetector and what derives from them can; as complete files alone "
+        "mmdet's two-stage detectors with its standard RoI head, too"
     )
 
 
 def _is_standard(model: Any) -> bool:
-    """Whether a two-stage detector refines its boxes once, by mmdet's standard RoI head."""
-    return model.with_rpn and "StandardRoIHead" in {base.__name__ for base in type(model.roi_head).__mro__}
+    """Whether a two-stage detector refines its boxes once, by mmdet's standard RoI head, no class derived from it."""
+    return model.with_rpn and type(model.roi_head).__name__ == "StandardRoIHead"

@@ -16,21 +16,23 @@ from .whole_numbers import divide
 _HALF = 2**11  # a weight of 1 is its square
 
 
-def resize_averaging(image: Tensor, height: int, width: int) -> Tensor:
+def resize_averaging(image: Tensor, height: int, width: int, kept: tuple[int, int] | None = None) -> Tensor:
     """Resize as ``Image.resize((width, height), Image.Resampling.BILINEAR)`` does.
 
     Args:
         image: uint8, shape (H, W, C).
-        height: of the output, pixels.
-        width: of the output.
+        height: of the resized image, pixels.
+        width: of the resized image.
+        kept: height and width of its middle, which alone is computed, as CenterCrop cuts it out; None for all of it.
 
     Returns:
-        float32 with whole numbers of 0 to 255, shape (C, height, width).
+        float32 with whole numbers of 0 to 255, shape (C, height, width), or the middle of it.
     """
+    rows, columns = kept or (height, width)
     x = image.permute(2, 0, 1).float()
-    high, low = _weights(image.shape[1], width)
-    x = _bytes(x @ high.T, x @ low.T)  # (C, H, width)
-    high, low = _weights(image.shape[0], height)
+    high, low = _weights(image.shape[1], width, columns)
+    x = _bytes(x @ high.T, x @ low.T)  # (C, H, columns)
+    high, low = _weights(image.shape[0], height, rows)
     return _bytes(high @ x, low @ x)
 
 
@@ -39,12 +41,18 @@ def _bytes(high: Tensor, low: Tensor) -> Tensor:
     return ((high + ((low + _HALF**2 / 2) / _HALF).floor()) / _HALF).floor().clamp(0, 255)
 
 
-def _weights(length: int, new: int) -> tuple[Tensor, Tensor]:
-    """Return how much each old pixel counts for each new one, shape (new, length): upper and lower 11 bits."""
+def _weights(length: int, new: int, kept: int) -> tuple[Tensor, Tensor]:
+    """Return how much each old pixel counts for each new one that is kept, (kept, length): upper and lower 11 bits."""
     reach = 2 * torch.scalar_tensor(length, dtype=torch.int64).clamp(min=new)
-    centre, place = (2 * torch.arange(new) + 1) * length, (2 * torch.arange(length) + 1) * new
+    index = torch.arange(kept) + _half(new - kept)
+    centre, place = (2 * index + 1) * length, (2 * torch.arange(length) + 1) * new
     shares = (reach - (place - centre[:, None]).abs()).clamp(min=0)
     total = shares.sum(1, keepdim=True)
     high, rest = divide(shares * _HALF, total)
     low = (rest.float() / total.float() * _HALF + 0.5).floor()
     return high.float(), low
+
+
+def _half(number: int) -> int:
+    """Halve and round as Python does: halves go to the even neighbour."""
+    return number // 2 + (number % 2) * (number // 2 % 2)

@@ -16,9 +16,10 @@ from .opencv_resize import resize_bytes
 from .pillow_resize import resize_averaging
 from .raw_shape import SIDES
 from .whole_numbers import divide
-from .windows import Windows, whole
+from .windows import LONGEST, Windows, whole
 
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs", "PackDetInputs")
+_LONGEST_RESIZED = 2**19  # pixels, by a short side; see `Preparation.limits`
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,17 @@ class Preparation:
     def fixed(self) -> bool:
         """Whether images of all sizes come out with one."""
         return self.crop is not None or (self.resize is not None and self.resize[0] == "to")
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What an image may have: pixels of its ``longest`` side; its square over the shorter side, ``narrowest``.
+
+        Resized to a short side, a narrow image becomes long: weights of each old pixel for each new one would fill the
+        memory, and their whole numbers the 31 bits that OpenVINO has.
+        """
+        if self.resize is None or self.resize[0] != "short":
+            return {"longest": LONGEST}
+        return {"longest": LONGEST, "narrowest": (2**28 if self.crop else 2**26) // self.resize[1]}
 
     def describe(self) -> dict[str, Any]:
         """Return the same as plain data, for the file's metadata."""
@@ -120,11 +132,19 @@ def _read_transforms(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         pair = (size, size) if isinstance(size, int) else tuple(size or ())
         if kind == "Resize" and not found.keys() & {"resize", "crop"} and set(step) == {"type", "size"}:
             found["resize"] = ("short", size) if isinstance(size, int) else ("to", *pair)
-        elif kind == "CenterCrop" and "crop" not in found:
+        elif kind == "CenterCrop" and "crop" not in found and _covers(found.get("resize"), pair):
             found["crop"] = pair
         else:
             raise ValueError(f"test transforms: {dict(step)!r} can't be exported: export the network alone")
     return found
+
+
+def _covers(resize: tuple[Any, ...] | None, crop: tuple[int, int]) -> bool:
+    """Whether images that were resized are as large as the middle to cut out; torchvision fills smaller ones up."""
+    if resize is None:
+        return False
+    least = (resize[1], resize[1]) if resize[0] == "short" else resize[1:]
+    return least[0] >= crop[0] and least[1] >= crop[1]
 
 
 class Prepare(nn.Module):
@@ -158,11 +178,10 @@ class Prepare(nn.Module):
         if self.how.resize is None:
             x = image.permute(2, 0, 1)[None].float()
         elif self.how.antialias:
-            x = resize_averaging(image, new_height, new_width)[None]
+            x = resize_averaging(image, new_height, new_width, self.how.crop)[None]
         else:
             x = resize_bytes(image, new_height, new_width)[None]
-        if self.how.crop is not None:
-            x, new_height, new_width = self._crop(x, new_height, new_width)
+        new_height, new_width = self.how.crop or (new_height, new_width)
         if self.how.channels == "BGR":
             x = x.flip(1)
         x = (x - self.mean) / self.std
@@ -195,19 +214,8 @@ class Prepare(nn.Module):
                 return whole(new[0]), whole(new[1])
             case ("short", side):
                 new, _ = divide(side * sides, sides.min())
-                return whole(new[0]), whole(new[1])
+                return whole(new[0], _LONGEST_RESIZED), whole(new[1], _LONGEST_RESIZED)
             case ("to", new_height, new_width):
                 return new_height, new_width
             case _:
                 return height, width
-
-    def _crop(self, x: Tensor, height: int, width: int) -> tuple[Tensor, int, int]:
-        assert self.how.crop is not None
-        new_height, new_width = self.how.crop
-        top, left = _half(height - new_height), _half(width - new_width)
-        return x.narrow(2, top, new_height).narrow(3, left, new_width), new_height, new_width
-
-
-def _half(number: int) -> int:
-    """Halve and round as Python does: halves go to the even neighbour."""
-    return number // 2 + (number % 2) * (number // 2 % 2)

@@ -66,11 +66,11 @@ def average(logits: Tensor, places: Tensor) -> Tensor:
     return (sums / counts).T.reshape(1, -1, height, width)
 
 
-def whole(number: Tensor) -> int:
-    """Return a size that was computed by tensors; the exporter is told that it is one."""
+def whole(number: Tensor, most: int = LONGEST) -> int:
+    """Return a size that was computed by tensors; the exporter is told that it is one, of ``most`` pixels."""
     size: Any = number.item()
     torch._check(size >= 1)
-    torch._check(size <= LONGEST)
+    torch._check(size <= most)
     return size
 
 

@@ -14,6 +14,7 @@ Palette = Sequence[Sequence[int]]
 
 LEAST_SCORE = 0.3  # of an object that is drawn; mmdet's choice, too
 _LEAST_SIDE = 256  # pixels; a smaller picture has no room for the label of its class
+_MOST_ENLARGED = 4096  # pixels of the longer side
 _SPACE = 3  # pixels around a text
 
 
@@ -31,7 +32,7 @@ def spread_colours(count: int) -> list[tuple[int, int, int]]:
 
 
 def draw_title(image: Picture, text: str) -> Picture:
-    """Write a text into the upper left corner of an image, which is enlarged if it has no room.
+    """Write a text into the upper left corner of an image, which is enlarged if it has no room, and not narrow.
 
     Args:
         image: (H, W, 3), RGB.
@@ -40,8 +41,8 @@ def draw_title(image: Picture, text: str) -> Picture:
     Returns:
         The picture, a whole number of times as large as the image.
     """
-    side = min(image.shape[:2])
-    factor = -(-_LEAST_SIDE // side) if side < _LEAST_SIDE else 1
+    short, long = sorted(image.shape[:2])
+    factor = max(1, min(-(-_LEAST_SIDE // short), _MOST_ENLARGED // long))
     enlarged = Image.fromarray(image).resize((image.shape[1] * factor, image.shape[0] * factor))
     canvas = ImageDraw.Draw(enlarged)
     _write(canvas, (2 * _SPACE, 2 * _SPACE), text, _font(enlarged.size), (0, 0, 0))

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from ..runtime import FileError, Model, Result
 from .drawing import spread_colours
+from .pixels import UnreadableImage
 from .prediction import Predictor, count_classes
 
 
@@ -32,8 +33,14 @@ class ExportedPredictor(Predictor):
 
         Raises:
             FileError: if the answer has more classes than the file names.
+            UnreadableImage: if the image is larger or narrower than the file takes.
         """
-        result = self.model(image)
+        try:
+            result = self.model(image)
+        except FileError:
+            raise
+        except ValueError as error:
+            raise UnreadableImage(str(error)) from error
         if (count := count_classes(result)) > len(self.classes):
             raise FileError(f"{self.model.path} gives {count} classes and names {len(self.classes)}: export it again")
         return result

@@ -1,6 +1,7 @@
 """Image files as arrays of pixels, read with care: a file may come from anywhere."""
 
 import os
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +48,27 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = 
             return _decode(file, max_pixels)
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from error
+
+
+def read_images(paths: Iterable[str]) -> list[NDArray[np.uint8]]:
+    """Read images all of which are needed.
+
+    Args:
+        paths: of the files.
+
+    Returns:
+        RGB, each of shape (H, W, 3), upright.
+
+    Raises:
+        UnreadableImage: if one can't be read; names it.
+    """
+    images = []
+    for path in paths:
+        try:
+            images.append(read_image(path))
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{path} can't be read: {error}") from error
+    return images
 
 
 def _decode(file: BinaryIO, max_pixels: int | None) -> NDArray[np.uint8]:

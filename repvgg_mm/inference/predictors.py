@@ -25,6 +25,8 @@ from ..runtime import Result
 from .drawing import spread_colours
 from .prediction import Predictor, count_classes
 
+_MOST_CLASSES = 256
+
 
 class CheckpointPredictor(Predictor):
     """A model of one task, built from a config, with its classes.
@@ -92,16 +94,26 @@ class Classifier(CheckpointPredictor):
 
 
 class Segmentor(CheckpointPredictor):
-    """Segmentation, by mmseg's inferencer."""
+    """Segmentation, by mmseg's inferencer; masks are uint8, so of 256 classes at most."""
 
     task = "segmentation"
 
     def build(self, cfg: Config) -> None:
-        """Build the inferencer."""
+        """Build the inferencer.
+
+        Raises:
+            ValueError: if there are more classes than masks can hold.
+        """
         from mmseg.apis import MMSegInferencer
 
         self.inferencer = _build_inferencer(MMSegInferencer, cfg, "SegLocalVisualizer")
         self.model = self.inferencer.model
+        count: int = self.inferencer.model.num_classes
+        if count > _MOST_CLASSES:
+            raise ValueError(
+                f"{count} classes don't fit into masks of uint8 numbers, only {_MOST_CLASSES} do: "
+                "a network alone can be exported"
+            )
 
     def _answer(self, image: NDArray[np.uint8]) -> Result:
         output = self.inferencer(image[:, :, ::-1])  # arrays are BGR, as OpenCV loads them

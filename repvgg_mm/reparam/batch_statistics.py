@@ -7,7 +7,8 @@ in one buffer, with fewer passes over memory:
     z = scale3 * y3 + scale1 * y1 + scale0 * x + shift,    scale = weight / std,    shift = sum of (bias - mean * scale)
 
 Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives. Under
-autocast the activations are bfloat16; statistics, scales and sums are float32, and each sum is rounded once.
+autocast the activations are bfloat16; statistics, scales and sums are float32, and each sum is rounded once. Each
+pass rounds the kernels for itself; none is kept in between.
 """
 
 from collections.abc import Sequence
@@ -37,8 +38,7 @@ def sum_branches(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, norms: Sequence[
         The sum z, shape (N, C_out, H', W').
     """
     affine = [parameter for bn in norms for parameter in (bn.weight, bn.bias)]
-    dtype = computed_in(x)
-    return _SumBranches.apply(conv, norms, x.to(dtype), conv.weight.to(dtype), pointwise.to(dtype), *affine)
+    return _SumBranches.apply(conv, norms, x.to(computed_in(x)), conv.weight, pointwise, *affine)
 
 
 class _SumBranches(torch.autograd.Function):
@@ -52,9 +52,9 @@ class _SumBranches(torch.autograd.Function):
         pointwise: Tensor,  # (C_out, C_in / groups, 1, 1)
         *affine: Tensor | None,  # weight and bias of each of the norms, (C_out,)
     ) -> Tensor:
-        y3 = torch.conv2d(x, dense, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        y3 = torch.conv2d(x, dense.to(x.dtype), None, conv.stride, conv.padding, conv.dilation, conv.groups)
         y3 = y3.contiguous(memory_format=torch.channels_last)  # (N, C_out, H', W')
-        y1 = _pointwise(_seen(x, conv), pointwise, conv.groups)
+        y1 = _pointwise(_seen(x, conv), pointwise.to(x.dtype), conv.groups)
         saved, scales, shifts = [], [], []
         branches = (y3, y1, x)[: len(norms)]
         for bn, branch, weight, bias in zip(norms, branches, affine[::2], affine[1::2], strict=True):
@@ -81,14 +81,15 @@ class _SumBranches(torch.autograd.Function):
 
         geometry = (conv.stride, conv.padding, conv.dilation)
         grad_y, *grad_affine = _through_norm(grad, y3, norms[0])
-        grad_x, grad_dense = _through_conv(grad_y, x, dense, geometry, conv.groups, need_x)
+        grad_x, grad_dense = _through_conv(grad_y, x, dense.to(x.dtype), geometry, conv.groups, need_x)
         del grad_y  # its memory serves y1
 
         seen = _seen(x, conv)
-        y1 = _pointwise(seen, pointwise, conv.groups)
+        rounded = pointwise.to(x.dtype)
+        y1 = _pointwise(seen, rounded, conv.groups)
         grad_y, *more = _through_norm(grad, y1, norms[1], out=y1)
         grad_affine += more
-        grad_seen, grad_pointwise = _through_conv(grad_y, seen, pointwise, _POINTWISE, conv.groups, need_x)
+        grad_seen, grad_pointwise = _through_conv(grad_y, seen, rounded, _POINTWISE, conv.groups, need_x)
         if need_x:
             _under_centre_tap(grad_x, conv).add_(grad_seen)
 
@@ -98,7 +99,7 @@ class _SumBranches(torch.autograd.Function):
             if need_x:
                 grad_x.add_(grad_y)
 
-        grads = (None, None, grad_x, grad_dense, grad_pointwise, *grad_affine)
+        grads = (None, None, grad_x, grad_dense.to(dense.dtype), grad_pointwise.to(pointwise.dtype), *grad_affine)
         return tuple(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=True))
 
 

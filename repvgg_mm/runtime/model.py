@@ -75,6 +75,7 @@ class Model:
         self.task = task
         self.about: dict[str, Any] = self._session.about
         self.classes, self.palette = _read_classes(path, self.about)
+        self._limits = _read_limits(path, self.about)
 
     def __call__(self, image: NDArray[np.uint8]) -> Result:
         """Answer for one image.
@@ -87,10 +88,11 @@ class Model:
 
         Raises:
             TypeError: if the image holds other numbers.
-            ValueError: if it has another shape.
+            ValueError: if it has another shape, or is larger or narrower than the file takes.
             FileError: if the runtime fails on it.
         """
         check_image(image)
+        self._check_size(image)
         try:
             outputs = self._session.run(image)
         except Exception as error:  # the runtimes raise exceptions of their own, derived from RuntimeError or Exception
@@ -98,6 +100,18 @@ class Model:
             reason = " ".join(str(error).split())[:200]
             raise FileError(f"{self.path} fails on an image of {width} x {height}: {reason}") from error
         return Result(**dict(zip(self._session.names, outputs, strict=True)))
+
+    def _check_size(self, image: NDArray[np.uint8]) -> None:
+        height, width, _ = image.shape
+        short, long = sorted((height, width))
+        longest, narrowest = self._limits.get("longest", long), self._limits.get("narrowest")
+        if long > longest:
+            raise ValueError(f"the image has {width} x {height} pixels: {self.path} takes sides of {longest} at most")
+        if narrowest is not None and long * long > narrowest * short:
+            raise ValueError(
+                f"the image has {width} x {height} pixels: {self.path} can't resize it by its short side, it is too "
+                "narrow; cut it into pieces"
+            )
 
 
 def is_complete(session: Session) -> bool:
@@ -113,6 +127,14 @@ def _read_classes(path: str, about: dict[str, Any]) -> tuple[list[str], list[lis
     if palette and (not isinstance(palette, list) or len(palette) != len(classes) or not all(map(_is_colour, palette))):
         raise FileError(f"{path} is damaged: its palette is no list of one RGB colour a class; export it again")
     return classes, palette
+
+
+def _read_limits(path: str, about: dict[str, Any]) -> dict[str, int]:
+    """Take the sizes that a file takes out of what it says."""
+    limits = about.get("limits", {})
+    if not isinstance(limits, dict) or not all(type(limit) is int and limit > 0 for limit in limits.values()):
+        raise FileError(f"{path} is damaged: its limits are no whole numbers above 0; export it again")
+    return limits
 
 
 def _is_colour(value: Any) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SEALED = "sealed"
 """Key in it that says that the file has a check sum; see `seal`."""
 
 SUFFIXES = (".onnx", ".xml")
+_HEAD = 1024  # bytes of a .xml in which the model begins
 
 
 class Session(ABC):
@@ -67,7 +69,7 @@ class OnnxSession(Session):
         wanted = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
         providers = [(name, wanted[name]) for name in onnxruntime.get_available_providers() if name in wanted]
         self._session = onnxruntime.InferenceSession(path, providers=providers)
-        (given,) = self._session.get_inputs()
+        given = _only(self._session.get_inputs())
         self.input_name = given.name
         self.shape = tuple(side if isinstance(side, int) else None for side in given.shape)
         self.names = tuple(output.name for output in self._session.get_outputs())
@@ -83,8 +85,11 @@ class OpenVinoSession(Session):
 
     def __init__(self, path: str) -> None:
         self.path = path
+        with open(path, "rb") as file:
+            if b"<net" not in file.read(_HEAD):  # of another format OpenVINO prints what all its readers say
+                raise ValueError("it is no model of OpenVINO")
         model = _core(os.getpid()).read_model(path)
-        (given,) = model.inputs
+        given = _only(model.inputs)
         self.input_name = _plain(given.names)
         self.shape = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
         self.names = tuple(_plain(output.names) for output in model.outputs)
@@ -125,6 +130,12 @@ def _core(process: int) -> Any:
     import openvino
 
     return openvino.Core()
+
+
+def _only(inputs: Sequence[Any]) -> Any:
+    if len(inputs) != 1:
+        raise ValueError(f"it takes {len(inputs)} inputs, an exported file takes one")
+    return inputs[0]
 
 
 def _plain(names: set[str]) -> str:

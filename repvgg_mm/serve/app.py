@@ -181,6 +181,10 @@ def _say_errors_on_one_line(app: FastAPI) -> None:
     async def failed(request: Request, error: FileError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 500)
 
+    @app.exception_handler(UnreadableImage)
+    async def unfit(request: Request, error: UnreadableImage) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 422)
+
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
         return JSONResponse({"error": "the client went away"}, 400)

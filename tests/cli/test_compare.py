@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from command_lines import CLS
 from export_models import save
+from PIL import Image
 from report_pages import Page
 
+from repvgg_mm.benchmark import formats
 from repvgg_mm.benchmark.formats import main_metric
 from repvgg_mm.cli.command import InputError
 from repvgg_mm.cli.compare import main
@@ -25,11 +28,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> str:
 
 
 def test_one_table_with_metric_bytes_and_time(
-    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    timed: list[tuple[int, ...]] = []
+    monkeypatch.setattr(formats, "work", lambda run, images: lambda: timed.extend(run(i) and i.shape for i in images))
+    Image.new("RGB", (50, 40)).save(tmp_path / "street.png")
     files = {"--json": tmp_path / "a.json", "--html": tmp_path / "a.html"}
     flags = [word for flag, file in files.items() for word in (flag, str(file))]
+    flags += ["--images", str(tmp_path / "street.png")]
     assert main([checkpoint, "--formats", "onnx", "xml:int8", "--int8-images", "8", "--repeats", "2", *flags]) == 0
+    assert set(timed) == {(40, 50, 3)}
     machine, header, rule, *rows, plain, low = capsys.readouterr().out.splitlines()
     assert machine.startswith("date=") and "onnxruntime=" in machine and set(rule) == {"-"}
     assert header.split()[:3] == ["format", "metric", "difference"]
@@ -57,11 +65,23 @@ def test_one_table_with_metric_bytes_and_time(
         (["--formats", "xml", "xml"], "format 'xml' is named twice"),
         (["--html", "gone/a.html"], "no such folder: gone"),
         (["--config", "gone.py"], "gone.py"),
+        (["--images", "gone.png"], "gone.png can't be read: no such file"),
     ],
 )
 def test_bad_input_is_named(flags: list[str], message: str, checkpoint: str) -> None:
     with pytest.raises(InputError, match=message):
         main([checkpoint, *flags])
+
+
+def test_missing_data_are_told_before_long_work(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(formats, "export_formats", lambda *arguments: pytest.fail("it began to export"))
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["meta"]["cfg"] = re.sub(r"data_root='[^']*'", f"data_root='{tmp_path}/gone'", saved["meta"]["cfg"])
+    torch.save(saved, tmp_path / "moved.pth")
+    with pytest.raises(InputError, match="gone/val"):
+        main([str(tmp_path / "moved.pth"), "--formats", "onnx"])
 
 
 def test_numbers_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

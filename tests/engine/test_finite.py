@@ -7,6 +7,8 @@ import torch
 from command_lines import losses
 from training_runs import ITERATIONS, at, finish, start_processes, train, write_config
 
+from repvgg_mm.engine.finite import NonFiniteError, check_finite
+
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=False)["state_dict"]
@@ -51,3 +53,12 @@ def test_all_processes_stop_where_one_has_a_bad_loss(digits: Path, tmp_path: Pat
     assert [end.code for end in ends] == [1, 1], ends
     assert "iteration 3: a loss is not finite: process 1: loss_ce=nan" in ends[0].err and "Traceback" not in ends[0].err
     assert sorted(losses(tmp_path / "work")) == [1, 2]
+
+
+def test_running_statistics_count_as_weights() -> None:
+    bn = torch.nn.BatchNorm2d(3)
+    bn.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    check_finite(bn, 7)
+    bn.running_var[1] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"iteration 7: .*running_var"):
+        check_finite(bn, 7)

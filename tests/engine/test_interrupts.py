@@ -1,13 +1,15 @@
 """A signal ends a training with a checkpoint from which it goes on as if nothing had happened."""
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from command_lines import losses
+from command_lines import ROOT, environment, losses
 from torch.utils._pytree import tree_flatten
 from training_runs import EPOCHS, ITERATIONS, Done, at, finish, start_processes, train, write_config
 
@@ -105,6 +107,27 @@ def test_a_second_signal_ends_at_once(digits: Path, tmp_path: Path) -> None:
         time.sleep(pause)
     (end,) = finish([process], 10)
     assert end.code == -signal.SIGTERM and "Traceback" not in end.err
+
+
+def test_workers_that_wait_end_with_the_training_however_that_ends(digits: Path, tmp_path: Path) -> None:
+    """In whole processes: Python ends workers at its exit by one SIGTERM, and waits."""
+    workers = "train_dataloader = dict(num_workers=1, persistent_workers=True)\n"
+    ends = {"": 0, "poison_data": 1, "sigterm": 143}
+    processes = {}
+    for what in ends:
+        config = write_config(tmp_path / f"config{what}", digits, EPOCHS + workers, at(3, what) if what else "")
+        command = [sys.executable, "tests/training_runs.py", config, "--work-dir", tmp_path / f"work{what}"]
+        variables = environment(digits, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+        processes[what] = subprocess.Popen(
+            [str(part) for part in command], cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    try:
+        said = {what: process.communicate(timeout=120)[1].decode() for what, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+    assert {what: process.returncode for what, process in processes.items()} == ends, said
+    assert "Traceback" not in "".join(said.values()), said
 
 
 def test_all_processes_stop_where_one_gets_the_signal(digits: Path, tmp_path: Path) -> None:

@@ -30,12 +30,20 @@ class TestOpening:
             open_exported(str(tmp_path / "a.xml"))
 
     @pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
-    def test_garbage(self, name: str, tmp_path: Path) -> None:
+    def test_garbage(self, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         for file in (name, "a.bin"):
             (tmp_path / file).write_bytes(b"garbage")
         with pytest.raises(CheckpointError, match=r"can't be read") as caught:
             open_exported(str(tmp_path / name))
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and capfd.readouterr().err == ""  # the runtimes are silent, too
+
+    def test_two_inputs(self, tmp_path: Path) -> None:
+        info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, 8, 8]) for name in "xyz"]
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "y"], ["z"])], "g", info[:2], info[2:])
+        opset = onnx.helper.make_opsetid("", 20)
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "a.onnx")
+        with pytest.raises(CheckpointError, match=r"a\.onnx can't be read: it takes 2 inputs"):
+            open_exported(str(tmp_path / "a.onnx"))
 
     def test_another_shape(self, checkpoints: dict[str, str], tmp_path: Path) -> None:
         export_checkpoint(checkpoints[CLS], str(tmp_path / "a.onnx"), (64, 64), batch=2)

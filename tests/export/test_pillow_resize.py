@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from repvgg_mm.export.pillow_resize import resize_averaging
 
@@ -26,3 +27,10 @@ def test_every_byte_is_pillow_s(size: tuple[int, int], new: tuple[int, int]) -> 
     wanted = np.array(Image.fromarray(image).resize(new[::-1], Image.Resampling.BILINEAR))
     wanted = np.ascontiguousarray(wanted.transpose(2, 0, 1))
     torch.testing.assert_close(resize_averaging(torch.from_numpy(image), *new), torch.from_numpy(wanted).float())
+
+
+@pytest.mark.parametrize(("new", "kept"), [((64, 85), (48, 48)), ((33, 50), (32, 15)), ((40, 41), (40, 40))])
+def test_the_middle_is_what_centercrop_cuts_out(new: tuple[int, int], kept: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (50, 70, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    wanted = v2.functional.center_crop(resize_averaging(image, *new), list(kept))
+    torch.testing.assert_close(resize_averaging(image, *new, kept), wanted, rtol=0, atol=0)

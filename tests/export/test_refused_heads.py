@@ -22,7 +22,10 @@ _ATSS = {
 _SOFTMAX = {"loss_cls": {"_delete_": True, "type": "CrossEntropyLoss", "use_sigmoid": False}}
 _SEES = {"in_channels": 64, "in_index": 3, "channels": 8, "num_classes": 5}
 _STAGES = [{"type": "mmseg.FCNHead", **_SEES, "num_convs": 1}, {"type": "mmseg.OCRHead", **_SEES, "ocr_channels": 8}]
-ALONE = "export the network alone"
+_ENC = {"_delete_": True, "type": "EncHead", "in_channels": [32, 64], "in_index": [2, 3], "channels": 8}
+_ENC |= {"num_codes": 4, "use_se_loss": False, "num_classes": 5, "norm_cfg": {"type": "BN"}}
+_SEESAW = {"_delete_": True, "type": "SeesawLoss", "p": 0.8, "q": 2.0, "num_classes": 5}
+ALONE, NEITHER = "export the network alone", "nor can the network of two stages alone"
 
 
 @pytest.mark.parametrize(
@@ -32,9 +35,31 @@ ALONE = "export the network alone"
         ("retinanet_repvgg_a2_coco", {"bbox_head": _SOFTMAX}, ("RetinaHead with a softmax", ALONE)),
         ("retinanet_repvgg_a2_coco", {"test_cfg": {"nms": {"type": "soft_nms"}}}, ("'soft_nms'", ALONE)),
         (
+            "fcn_repvgg_a2_cityscapes",
+            {"decode_head": {"num_classes": 300}},
+            ("300 classes don't fit into masks", "alone"),
+        ),
+        ("fcn_repvgg_a2_cityscapes", {"decode_head": _ENC}, ("EncHead can't", ALONE)),
+        ("faster_rcnn_repvgg_a2_coco", {"roi_head": {"type": "PISARoIHead"}}, ("FasterRCNN with PISARoIHead can't",)),
+        (
+            "faster_rcnn_repvgg_a2_coco",
+            {"roi_head": {"bbox_roi_extractor": {"type": "GenericRoIExtractor"}}},
+            ("GenericRoIExtractor can't", NEITHER),
+        ),
+        (
+            "faster_rcnn_repvgg_a2_coco",
+            {"roi_head": {"bbox_head": {"loss_cls": _SEESAW}}},
+            ("Shared2FCBBoxHead with the scores of SeesawLoss can't", NEITHER),
+        ),
+        (
+            "mask_rcnn_repvgg_a2_coco",
+            {"test_cfg": {"rcnn": {"mask_thr_binary": -1}}},
+            ("mask_thr_binary=-1 can't", NEITHER),
+        ),
+        (
             "faster_rcnn_repvgg_a2_coco",
             {"test_cfg": {"rcnn": {"nms": {"type": "soft_nms"}}}},
-            ("'soft_nms'", "nor can the network of two stages alone"),
+            ("'soft_nms'", NEITHER),
         ),
     ],
 )

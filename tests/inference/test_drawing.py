@@ -17,6 +17,11 @@ def objects(box: list[float], score: float, label: int = 1) -> Result:
     return Result(np.array([score], np.float32), **arrays)
 
 
+def test_a_narrow_picture_stays_small() -> None:
+    assert draw_title(GREY, "a").shape == (300, 400, 3)
+    assert draw_title(np.zeros((1, 3000, 3), np.uint8), "a").shape == (1, 3000, 3)
+
+
 def test_a_mask_is_half_image_and_half_colour() -> None:
     mask = np.zeros((60, 80), dtype=np.uint8)
     mask[:, 40:] = 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from infer_runs import ROOT, TASKS, infer, pixels, results
+from PIL import Image
 
 
 def rounded(value: Any) -> Any:
@@ -95,3 +96,16 @@ def test_bad_input_is_one_line_and_exit_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and words in line
     assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_does_not_fit_is_skipped(
+    complete_files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, size in {"narrow.png": (9000, 3), "one.png": (1, 1)}.items():
+        Image.new("RGB", size).save(tmp_path / name)
+    assert infer(monkeypatch, tmp_path, "--checkpoint", complete_files["classification"], "--out-dir", tmp_path) == 1
+    found = results(tmp_path)
+    assert [Path(one["file"]).name for one in found["images"]] == ["one.png"]
+    assert "is too narrow" in found["skipped"][0]["reason"]

@@ -56,6 +56,17 @@ def test_within_the_error_of_bfloat16(form: str, arguments: dict[str, int]) -> N
         torch.testing.assert_close(value.float() / scale, expected[name] / scale, rtol=0, atol=0.03, msg=name)
 
 
+@pytest.mark.parametrize("form", ["training", "frozen"])
+def test_no_rounded_kernel_is_kept_for_the_backward_pass(form: str) -> None:
+    block, x = make(form)
+    own = {parameter.data_ptr() for parameter in block.parameters()}
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        with torch.autocast("cpu", torch.bfloat16):
+            block(x.bfloat16())
+    assert kept and not [t.shape for t in kept if t.shape[1:] in ((16, 3, 3), (16, 1, 1)) and t.data_ptr() not in own]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", ["folded", "frozen"])
 def test_the_kernel_is_rounded_once(form: str, dtype: torch.dtype) -> None:

@@ -51,6 +51,7 @@ def test_threads_share_a_model(suffix: str, complete_files: dict[str, Path], tmp
         ({"classes": "cat"}, "its classes are no list of names"),
         ({"classes": [1, 2]}, "its classes are no list of names"),
         ({"classes": ["\x1b[2J"] * 10}, "its classes are no list of names"),  # a terminal would obey
+        ({"limits": {"longest": "far"}}, "its limits are no whole numbers above 0"),
         ({"palette": [[1, 2, 3]]}, "its palette is no list of one RGB colour a class"),
         ({"palette": [[1, 2, 300]] * 10}, "its palette is no list of one RGB colour a class"),
     ],
@@ -86,3 +87,12 @@ def test_what_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)  # opening it would wait for ever
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Model(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("size", "words"), [((3, 70000), "takes sides of 65536 at most"), ((9000, 70), "too narrow")])
+def test_an_image_of_no_fitting_size_is_refused(
+    size: tuple[int, int], words: str, complete_files: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match=f"the image has {size[1]} x {size[0]} pixels: .*{words}") as refused:
+        Model(str(complete_files["classification"]))(np.zeros((*size, 3), dtype=np.uint8))
+    assert not isinstance(refused.value, FileError)  # the file is sound

@@ -94,6 +94,7 @@ BAD = {
     "gzip": (b"\x1f\x8b" + bytes(50), "", 422, "no image of a known kind"),
     "too many pixels": (encoded(250, 250), "", 413, "the image is too large: it has 250 x 250 pixels, more than 50000"),
     "bomb": (bomb(), "", 413, "the image is too large: "),
+    "too narrow": (encoded(4, 5000), "", 422, "the image has 5000 x 4 pixels: "),
     "too many bytes": (bytes(100_001), "", 413, "the body is larger than the 100000 bytes that are allowed"),
     "far too many bytes": (bytes(30_000_000), "", 413, "the body is larger than"),
     "form without a file": (
