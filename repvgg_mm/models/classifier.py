@@ -61,12 +61,13 @@ class ImageClassifier(BaseModel):
         if aux_weight and not backbone.get("deploy"):
             add_auxiliary_heads(self, self.backbone.arch, num_classes)
 
-    def forward(self, inputs: Tensor, data_samples: Tensor | None = None, mode: str = "tensor") -> Any:
+    def forward(self, inputs: Tensor, data_samples: Tensor | Sequence[int] | None = None, mode: str = "tensor") -> Any:
         """Classify a batch.
 
         Args:
             inputs: preprocessed images, shape (N, 3, H, W).
-            data_samples: class indices, shape (N,); needed for ``mode='loss'``.
+            data_samples: class indices, shape (N,), or a list of them, as mmengine's default collates; needed for
+                ``mode='loss'``.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
@@ -76,15 +77,16 @@ class ImageClassifier(BaseModel):
         Raises:
             ValueError: if the mode is unknown, or the loss is asked for without labels.
         """
-        if mode == "loss" and data_samples is not None:
-            return self._losses(inputs, data_samples)
+        labels = None if data_samples is None else torch.as_tensor(data_samples, device=inputs.device)
+        if mode == "loss" and labels is not None:
+            return self._losses(inputs, labels)
         if mode not in ("tensor", "predict"):
-            given = "without" if data_samples is None else "with"
+            given = "without" if labels is None else "with"
             raise ValueError(f"mode={mode!r} {given} labels: choose 'tensor', 'predict', or 'loss' with labels")
         logits = self._classify(self.backbone(inputs)[-1])
         if mode == "tensor":
             return logits
-        known = [None] * len(logits) if data_samples is None else data_samples.tolist()
+        known = [None] * len(logits) if labels is None else labels.tolist()
         # In half precision near classes would tie
         scores = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
         return [{"scores": row, "label": label} for row, label in zip(scores, known, strict=True)]

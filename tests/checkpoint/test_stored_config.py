@@ -1,6 +1,7 @@
 """The stored config: read without executing it, changed, written, and judged before a model is built from it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import mmseg
@@ -19,7 +20,7 @@ from repvgg_mm.checkpoint import (
     set_deploy,
     take_parts,
 )
-from repvgg_mm.checkpoint.allow_list import METRIC
+from repvgg_mm.checkpoint.allow_list import METRIC, PIPELINES, TRANSFORM
 from repvgg_mm.checkpoint.unpickle import Placeholder
 from repvgg_mm.engine.limits import limits
 
@@ -310,3 +311,32 @@ def test_characters_that_no_source_text_has() -> None:
     with pytest.raises(CheckpointError) as error:
         parse_config("a = '\ud800'")
     one_line(error, "is not Python")
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "says"),
+    [
+        (METRIC, [1], "part=[1] is not a dict with a type"),
+        (TRANSFORM, {"type": "Resize", "scale": "large"}, "part.scale='large' is not a size"),
+        (TRANSFORM, {"type": "Resize", "scale": [(64, 64), (2**15, 64)]}, "pixels"),
+        (PIPELINES["pipeline"], 3, "part=3 is not a list"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(check: Callable, value: object, says: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        check(value, "part")
+    one_line(error, says)
+
+
+def test_a_config_without_test_data_tests_nothing() -> None:
+    with pytest.raises(CheckpointError) as error:
+        take_parts({"model": SEGMENTOR["model"]}, ["test"])
+    one_line(error, "no test_dataloader with a dataset", "give a config of your own")
+
+
+def test_training_images_are_taken_out_of_what_repeats_them() -> None:
+    data = {"type": "BaseSegDataset", "data_root": "data", "pipeline": [{"type": "RandomFlip"}]}
+    repeated = {"type": "RepeatDataset", "times": 3, "dataset": data}
+    loaders = {"train_dataloader": {"dataset": repeated}, "test_dataloader": {"dataset": {**data, "pipeline": []}}}
+    parts = take_parts({"model": SEGMENTOR["model"], **loaders}, ["calibration"])
+    assert parts["train_dataloader"] == {"dataset": {**data, "pipeline": []}}

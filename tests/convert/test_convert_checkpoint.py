@@ -411,3 +411,9 @@ def test_a_config_without_a_repvgg(tmp_path: Path) -> None:
     other = {"type": "mmseg.ResNetV1c", "depth": 18, "num_stages": 4, "out_indices": (3,)}
     with pytest.raises(CheckpointError, match="no model with type='RepVGG'"):
         pair_from_config({**CONFIG, "model": {**MODEL, "backbone": other}}, None)
+
+
+def test_a_given_config_that_can_not_be_built_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text(f"model = {dict(MODEL, type='EncoderDecodr')!r}\ndefault_scope = 'mmseg'\n")
+    done = run(checkpoint, tmp_path / "out.pth", "--config", tmp_path / "config.py")
+    assert done.returncode == 2 and "EncoderDecodr" in done.stderr and not (tmp_path / "out.pth").exists()

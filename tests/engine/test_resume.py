@@ -76,3 +76,10 @@ def test_the_tool_resumes_after_a_kill_between_two_writes_and_logs_it(digits: Pa
     assert done.code == 0 and (work_dir / "iter_6.pth").is_file(), done.err
     log = next(work_dir.glob("*/*.log")).read_text()
     assert f"resuming from {work_dir / 'iter_4.pth'}" in log and "resumed epoch: 0, iter: 4" in log
+
+
+def test_a_check_steps_from_what_would_be_resumed_and_leaves_it(digits: Path, work_dir: Path) -> None:
+    before = {path: path.read_bytes() for path in work_dir.iterdir()}
+    done = train(write_config(work_dir.parent, digits, ITERATIONS), work_dir, "--check", "--resume")
+    assert done.code == 0 and "no problem found" in done.out, done.err
+    assert {path: path.read_bytes() for path in work_dir.iterdir()} == before

@@ -1,7 +1,7 @@
 """Checkpoints are whole or not there, and none goes before the next one is there."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -10,15 +10,17 @@ from mmengine.registry import HOOKS, METRICS
 from training_runs import ITERATIONS, finish, limit_files, start_processes, train, write_config
 
 KEPT: list[set[str]] = []
+LAST: list[TextIO] = []
 LOOKS = 'custom_hooks = [dict(type="ReplaySeedHook"), dict(type="LooksAtWorkDir")]\n'
 
 
 @HOOKS.register_module(force=True)
 class LooksAtWorkDir(Hook):
-    """Notes which whole checkpoints are there when the next one is about to be written."""
+    """Notes which whole checkpoints are there when the next one is about to be written; opens what names the last."""
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         KEPT.append({path.name for path in Path(runner.work_dir).glob("*.pth")})
+        LAST.extend(path.open() for path in Path(runner.work_dir).glob("last_checkpoint"))
 
 
 @METRICS.register_module(force=True)
@@ -37,11 +39,14 @@ class Rising(BaseMetric):
 
 def test_the_old_one_is_there_until_the_new_one_is(digits: Path, tmp_path: Path) -> None:
     KEPT.clear()
+    LAST.clear()
     done = train(write_config(tmp_path, digits, ITERATIONS, LOOKS), tmp_path / "work")
     assert done.code == 0, done.err
     assert KEPT == [set(), {"iter_2.pth"}, {"iter_4.pth"}]  # max_keep_ckpts=1
     assert sorted(path.name for path in (tmp_path / "work").glob("*.pth")) == ["iter_6.pth"]
     assert (tmp_path / "work/last_checkpoint").read_text() == str(tmp_path / "work/iter_6.pth")
+    named = [file.read() for file in LAST]  # the old file stays what it was: the next one takes its place
+    assert named == [str(tmp_path / f"work/iter_{number}.pth") for number in (2, 4)]
 
 
 def test_the_best_so_far_goes_behind_a_better_one(digits: Path, tmp_path: Path) -> None:

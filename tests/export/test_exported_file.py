@@ -14,6 +14,7 @@ from export_models import DET, SIZES, data_of, save
 from helpers import image, randomize_bn
 
 from repvgg_mm.checkpoint.errors import CheckpointError
+from repvgg_mm.engine import gate
 from repvgg_mm.engine.testing import build_test_runner
 from repvgg_mm.export.export_checkpoint import export_checkpoint
 from repvgg_mm.export.exported_file import open_exported
@@ -83,6 +84,19 @@ def test_takes_the_place_of_the_network(config: str, checkpoints: dict[str, str]
     twin = randomize_bn(copy.deepcopy(model), seed=5)
     take_place(twin, lambda images: list(Network(model)(images)), x)
     torch.testing.assert_close(twin(x, mode="tensor"), wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_its_config_is_bounded_by_the_file_that_holds_the_weights(
+    suffix: str, checkpoints: dict[str, str], digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_checkpoint(checkpoints[CLS], str(tmp_path / f"a{suffix}"), (64, 64))
+    bounds, bound = [], gate.models_no_larger_than
+    monkeypatch.setattr(gate, "models_no_larger_than", lambda size: bounds.append(size) or bound(size))
+    options = {"data_root": data_of(CLS, digits)}
+    build_exported_runner(None, str(tmp_path / f"a{suffix}"), work_dir=str(tmp_path / "work"), options=options)
+    weights = tmp_path / f"a{'.bin' if suffix == '.xml' else suffix}"
+    assert bounds and set(bounds) == {weights.stat().st_size}
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from helpers import SMALL_ARCH, image
@@ -14,12 +17,13 @@ def build() -> ImageClassifier:
     )
 
 
-def test_modes() -> None:
-    model, x, labels = build().eval(), image(3, 3, 64, 96), torch.tensor([0, 4, 2])
+@pytest.mark.parametrize("collate", [torch.tensor, list])
+def test_modes(collate: Callable[[list[int]], Any]) -> None:
+    model, x, labels = build().eval(), image(3, 3, 64, 96), collate([0, 4, 2])
     logits = model(x)
     assert logits.shape == (3, 5)
     losses = model(x, labels, mode="loss")
-    torch.testing.assert_close(losses["loss_ce"], torch.nn.functional.cross_entropy(logits, labels))
+    torch.testing.assert_close(losses["loss_ce"], torch.nn.functional.cross_entropy(logits, torch.tensor([0, 4, 2])))
     predictions = model(x, labels, mode="predict")
     torch.testing.assert_close(torch.stack([p["scores"] for p in predictions]), logits.softmax(1))
     assert [p["label"] for p in predictions] == [0, 4, 2]

@@ -245,3 +245,10 @@ def test_nothing_to_convert(model: nn.Module) -> None:
         convert_state_dict(whole_model_convert(model).state_dict())
     with pytest.raises(ValueError, match="Linear: no RepVGG block"):
         whole_model_convert(nn.Linear(2, 2))
+
+
+def test_in_place_with_a_file(tmp_path: Path) -> None:
+    model = randomize_bn(RepVGGClassifier(SMALL_ARCH, 3)).eval()
+    deployed = repvgg_model_convert(model, save_path=tmp_path / "deployed.pth", do_copy=False)
+    assert deployed is model
+    torch.testing.assert_close(torch.load(tmp_path / "deployed.pth"), model.state_dict(), rtol=0, atol=0)

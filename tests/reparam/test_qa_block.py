@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 from repvgg_mm import RepVGG, RepVGGClassifier, convert_state_dict, whole_model_convert
 from repvgg_mm.convert.block_proof import prove_blocks
 from repvgg_mm.reparam import QARepVGGBlock, RepVGGBlock
-from repvgg_mm.reparam.block_names import block_prefixes
+from repvgg_mm.reparam.block_names import QA_KERNEL, block_prefixes, has_identity
 from repvgg_mm.reparam.fast_path import Way, choose_way
 
 GEOMETRIES = [
@@ -177,3 +177,10 @@ def test_half_blocks_are_refused(missing: str) -> None:
     del weights[missing]
     with pytest.raises(ValueError, match=f"{missing} is missing"):
         convert_state_dict(weights)
+
+
+def test_blocks_behind_the_first_of_a_stage_have_an_identity_branch() -> None:
+    kernel = {f"backbone.stage1.{number}.{QA_KERNEL}": torch.zeros(8, 8, 1, 1) for number in (0, 1)}
+    assert has_identity(kernel, "backbone.stage1.1.", {})
+    with pytest.raises(ValueError, match=r"^backbone\.stage1\.0: its tensors don't tell"):
+        has_identity(kernel, "backbone.stage1.0.", {})
