@@ -9,10 +9,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .calibration import LayerFunction
 from .grid import fake_quantize, scale_of
 from .layers import Layer, weights
-from .running import run
+from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, unsigned_maps
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .bias_correction import correct_biases
 from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
+from .calibrators import CALIBRATORS
 from .equalisation import channel_peaks, equalise, find_chains
 from .layers import Layer, weighted_layers
 from .noise_ratio import Noise, compare, mean_ratio
@@ -18,6 +19,7 @@ from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps, unsigned_maps
 from .sums import leave_room
 
+PLAIN = "minmax"  # calibrator
 _KEPT = 2**28  # bytes of outputs that are kept, not computed again
 
 
@@ -190,30 +192,36 @@ class _Search:
     def walk(self) -> None:
         """Try one step after the other."""
         given, base = self._given, self._given
-        plain = self.calibrated(given, "minmax")
-        self._offer("plain calibration", given, plain)
-        if self._bare.bits == 8:
-            self._roomy = self._offer("room for sums of 16 bits", *_with_room(given, plain))
+        self._offer("plain calibration", given, self.calibrated(given, PLAIN))
+        self._offer_room(given)
         chains = find_chains(given, self._bare.layers)
         if chains:
             equal = equalise(given, chains, channel_peaks(given, chains, self._samples))
-            if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, "minmax"))):
+            if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, PLAIN))):
                 base = equal
-        self._offer("the best calibrator for each map", *self._finish(base, self.calibrated(base, "best")))
+            self._offer_room(base)  # where one channel drowns all others, nothing tells before
+        for calibrator in CALIBRATORS:
+            if calibrator != PLAIN:
+                reaches = self.calibrated(base, calibrator).reaches
+                self._offer(f"calibration by {calibrator}", self.model, replace(self.scheme, reaches=reaches))
         few = SomeSamples(self._samples)
         self._offer("reconstruction", *reconstruct(base, self.model, self.scheme, self._samples, self._roomy))
         self._offer("bias correction", correct_biases(base, self.model, self.scheme, few), self.scheme)
 
-    def calibrated(self, graph: onnx.ModelProto, method: Method) -> Scheme:
-        """Return the grids that a method chooses for the maps of a graph."""
+    def calibrated(self, graph: onnx.ModelProto, calibrator: str) -> Scheme:
+        """Return the grids that a calibrator chooses for the maps of a graph."""
         if all(graph is not seen for seen, _ in self._seen):
             self._seen.append((graph, observe_maps(graph, [*self._seen[0][1]], self._samples)))
         histograms = next(found for seen, found in self._seen if seen is graph)
         bare = self._bare
         unsigned = unsigned_maps(graph, bare)
-        ends = choose_reaches(graph, bare.layers, histograms, self._samples, method, bare.bits, unsigned)
+        ends = choose_reaches(graph, bare.layers, histograms, calibrator, bare.bits, unsigned)
         rounded = bare.rounds(ends)
-        return replace(bare, reaches={name: end for name, (_, end) in ends.items() if name in rounded})
+        return replace(bare, reaches={name: end for name, end in ends.items() if name in rounded})
+
+    def _offer_room(self, base: onnx.ModelProto) -> None:
+        if self._bare.bits == 8 and not self._roomy:
+            self._roomy = self._offer("room for sums of 16 bits", *_with_room(base, self.calibrated(base, PLAIN)))
 
     def _finish(self, graph: onnx.ModelProto, scheme: Scheme) -> tuple[onnx.ModelProto, Scheme]:
         return _with_room(graph, scheme) if self._roomy else (graph, scheme)

@@ -1,4 +1,4 @@
-"""Running a graph in float32, or one with rounded numbers, and looking at some of its tensors."""
+"""Running a graph in float32, or one with rounded numbers, or a layer of it, and looking at some of its tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -8,9 +8,10 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor
 
-from .layers import DECODING, NETWORK, Layer, taken_by
+from .layers import DECODING, NETWORK, Layer, taken_by, weights
 from .samples import Samples
 
 
@@ -105,6 +106,38 @@ def run(
         found = dict(zip(made, graph(array), strict=True)) if graph else {}
         found[given.name] = array
         yield {name: torch.from_numpy(found[name]) for name in names}
+
+
+class LayerFunction:
+    """One layer of a graph, as a function of what it takes.
+
+    Args:
+        model: the graph.
+        layer: of it.
+        weight: in the place of the stored weights.
+        bias: in the place of the stored bias.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, layer: Layer, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> None:
+        stored = weights(model)
+        (node,) = (one for one in model.graph.node if one.name == layer.node)
+        constants = [stored[name] for name in node.input if name in stored]
+        for name, tensor in ((layer.weight, weight), (layer.bias, bias)):
+            if tensor is not None:
+                constants = [one for one in constants if one.name != name]
+                constants.append(numpy_helper.from_array(tensor.numpy(), name))
+        floats, make = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            [node], "layer", [make(layer.data, floats, None)], [make(layer.output, floats, None)], constants
+        )
+        alone = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+        self._graph = open_graph(alone)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the layer on what it takes."""
+        return torch.from_numpy(self._graph(x.numpy())[0])
 
 
 def network_outputs(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[str]:

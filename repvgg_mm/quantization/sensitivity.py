@@ -8,13 +8,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .calibration import LayerFunction, SomeSamples, choose_reaches, observe_maps
+from .calibration import SomeSamples, choose_reaches, observe_maps
 from .grid import fake_quantize, quantize, scale_of
 from .histogram import Histogram
 from .layers import Layer, weighted_layers, weights
 from .noise_ratio import Noise
 from .recovery import Judge
-from .running import run
+from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps
 from .sums import limit_pairs
@@ -91,7 +91,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
     maps = [*dict.fromkeys(rounded_maps(model, layers).values())]
     histograms = observe_maps(model, maps, samples)
     layers = [layer for layer in layers if histograms[layer.data].total]
-    ends = {name: end for name, (_, end) in choose_reaches(model, layers, histograms, samples, "minmax", bits).items()}
+    ends = choose_reaches(model, layers, histograms, "minmax", bits)
     judge = Judge(model, layers, samples)
     local = _local(model, layers, ends, SomeSamples(samples), bits)
     stored = weights(model)
