@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 
 from ..engine.gate import open_model
-from ..engine.testing import build_test_runner
 from ..export.examination import examine
 from ..export.export_complete import CompleteExport, export_complete
 from ..export.exported_runner import build_exported_runner
 from ..export.precision import Bits
 from ..runtime import Model
-from .formats import Subject, main_metric, test_images, work
+from .formats import Subject, main_metric, metrics_one_by_one, test_images, work
 from .timing import ratio, time_in_turn
 
 _ROUNDS = 5
@@ -67,8 +66,7 @@ def export_within(
         ValueError: if the checkpoint can't be exported, or the config has no test data.
     """
     say("testing the checkpoint")
-    runner = build_test_runner(subject.config, subject.checkpoint, work_dir=str(folder / "test"), trust=subject.trust)
-    metrics = runner.test()
+    metrics = metrics_one_by_one(subject, folder)
     metric = main_metric(metrics)
     search = _Search(subject, int8, folder, suffix, metric, float(metrics[metric]), say)
     first = search.try_with(())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .command import DONE, user_input
@@ -21,8 +20,8 @@ for the same images). The same arguments always give the same bytes; a folder th
 """
 
 
-def parse_args(make_digits: Callable[..., None], argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; its defaults are those of `make_digits`."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; the defaults are those of `make_digits`, which would have to load scikit-learn first."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s ROOT [options]",
         description=__doc__,
@@ -30,34 +29,31 @@ def parse_args(make_digits: Callable[..., None], argv: Sequence[str] | None) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", metavar="ROOT", help="folder to make")
-    default = {name: parameter.default for name, parameter in inspect.signature(make_digits).parameters.items()}
-    for name, text in (
-        ("seed", "seed of all chance"),
-        ("train_scenes", "training scenes for segmentation and detection"),
-        ("val_scenes", "validation scenes"),
-        ("train_images", "training images for classification"),
-        ("val_images", "validation images for classification"),
+    for option, default, text in (
+        ("--seed", 0, "seed of all chance"),
+        ("--train-scenes", 2000, "training scenes for segmentation and detection"),
+        ("--val-scenes", 200, "validation scenes"),
+        ("--train-images", 2000, "training images for classification"),
+        ("--val-images", 400, "validation images for classification"),
     ):
-        help_text = f"{text} (default: {default[name]})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name], metavar="N", help=help_text)
-    for name, metavar, text in (
-        ("scene_size", ("H", "W"), "height and width of a scene in pixels"),
-        ("image_size", ("H", "W"), "height and width of a classification image in pixels"),
-        ("digit_size", ("LEAST", "LARGEST"), "longer side of a digit in a scene in pixels"),
+        parser.add_argument(option, type=int, default=default, metavar="N", help=f"{text} (default: {default})")
+    for option, pair, metavar, text in (
+        ("--scene-size", (128, 128), ("H", "W"), "height and width of a scene in pixels"),
+        ("--image-size", (64, 64), ("H", "W"), "height and width of a classification image in pixels"),
+        ("--digit-size", (40, 72), ("LEAST", "LARGEST"), "longer side of a digit in a scene in pixels"),
     ):
-        help_text = f"{text} (default: {default[name][0]} {default[name][1]})"
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, nargs=2, default=default[name], metavar=metavar, help=help_text)
+        help_text = f"{text} (default: {pair[0]} {pair[1]})"
+        parser.add_argument(option, type=int, nargs=2, default=pair, metavar=metavar, help=help_text)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the data set."""
     start = time.perf_counter()
+    given = vars(parse_args(argv))
     with user_input():
         from ..data.digits import make_digits
 
-        given = vars(parse_args(make_digits, argv))
         arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
         images = sum(arguments[f"{split}_{kind}"] for split in ("train", "val") for kind in ("scenes", "images"))
         with progress(images, "drawing") as step:

@@ -73,7 +73,7 @@ def decoder_of(model: Any, lengths: Sequence[int], windows: bool, scores: bool) 
         raise ValueError(f"{type(model).__name__} gives scores by itself: ask for them of a segmentor only")
     if kind == "classifier":
         return Scores()
-    check_decodable(model, kind, lengths)
+    check_decodable(model)
     if kind == "segmentor":
         threshold = model.decode_head.threshold if model.decode_head.out_channels == 1 else None
         return Mask(windows, model.align_corners, threshold, scores)

@@ -1,29 +1,29 @@
 """Which heads are decoded in a file as mmseg and mmdet decode them; every other is refused by its name."""
 
-from collections.abc import Sequence
 from typing import Any
+
+from .network import kind_of
 
 _ALONE = "export the network alone"
 _NEITHER = "nor can the network of two stages alone"
 
 
-def check_decodable(model: Any, kind: str, lengths: Sequence[int]) -> None:
+def check_decodable(model: Any) -> None:
     """Refuse a model whose decoding is not rebuilt here.
 
     Args:
-        model: mmseg's or mmdet's.
-        kind: of it, by `kind_of`: segmentor, detector or two-stage detector.
-        lengths: number of tensors in each group of its network's outputs.
+        model: any.
 
     Raises:
-        ValueError: names the head, or what of it, and says whether the network alone can be exported.
+        ValueError: names the model or its head, or what of it, and says whether the network alone can be exported.
     """
+    kind = kind_of(model)
     if kind == "segmentor":
-        _check_decode_head(model.decode_head, lengths)
+        _check_decode_head(model.decode_head)
     elif kind == "detector":
         _check_box_head(model.bbox_head, _ALONE)
         _check_suppression(model.bbox_head.test_cfg, _ALONE)
-    else:
+    elif kind == "two-stage detector":
         for head in (model.rpn_head, model.roi_head.bbox_head):
             _check_box_head(head, _NEITHER)
         _check_roi_head(model.roi_head)
@@ -31,10 +31,10 @@ def check_decodable(model: Any, kind: str, lengths: Sequence[int]) -> None:
             _check_suppression(cfg, _NEITHER)
 
 
-def _check_decode_head(head: Any, lengths: Sequence[int]) -> None:
+def _check_decode_head(head: Any) -> None:
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
-    if type(head).predict is not BaseDecodeHead.predict or list(lengths) != [1]:
+    if type(head).predict is not BaseDecodeHead.predict:
         raise ValueError(f"{type(head).__name__} can't be exported with its decoding: {_ALONE}")
 
 

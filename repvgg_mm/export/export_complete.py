@@ -28,6 +28,7 @@ from .about import describe, describe_decoding
 from .agreement import Agreement, compare_answers
 from .calibration_images import HALF_IMAGES
 from .complete import Complete, join, write_parts
+from .decodable import check_decodable
 from .export_checkpoint import ENGINE, check_target, move
 from .network import kind_of
 from .original_images import OriginalImages
@@ -98,7 +99,7 @@ def export_complete(
     target = check_target(out, numbers, force)
     shown = [*read_images(images), *map(_make_image, _PROOF_SIZES)]
     predictor = build_predictor(config, checkpoint, trust=trust)
-    kind_of(predictor.model)  # refuses early what can only be refused
+    check_decodable(predictor.model)  # before long work, and before mmdet runs it: SSD fails there
     with by_branches(predictor.model):
         wanted = [predictor.answer(image) for image in shown]
     looks = int8 > 0 or (half and not images)

@@ -29,7 +29,7 @@ class ExportedPredictor(Predictor):
         super().__init__(self.model.classes, self.model.palette or spread_colours(len(self.model.classes)))
 
     def answer(self, image: NDArray[np.uint8]) -> Result:
-        """Answer for one image; see the base class.
+        """Answer for one image, shape (H, W, 3), RGB.
 
         Raises:
             FileError: if the answer has more classes than the file names.

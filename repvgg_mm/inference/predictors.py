@@ -49,7 +49,7 @@ class CheckpointPredictor(Predictor):
         """Build the model, without weights, and what goes before and after it."""
 
     def answer(self, image: NDArray[np.uint8]) -> Result:
-        """Answer for one image; see the base class.
+        """Answer for one image, shape (H, W, 3), RGB.
 
         Raises:
             CheckpointError: if the answer has more classes than are named.

@@ -76,7 +76,7 @@ class OnnxSession(Session):
         self.about = json.loads(self._session.get_modelmeta().custom_metadata_map.get(ABOUT, "{}"))
 
     def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run on one input; see the base class."""
+        """Run on one input of the shape ``shape``; give back one array for each of ``names``."""
         return self._session.run(None, {self.input_name: array})
 
 
@@ -98,7 +98,7 @@ class OpenVinoSession(Session):
         self.about = json.loads(model.get_rt_info([ABOUT]).astype(str)) if model.has_rt_info([ABOUT]) else {}
 
     def run(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run on one input; see the base class."""
+        """Run on one input of the shape ``shape``, in any thread; give back one array for each of ``names``."""
         if not hasattr(self._thread, "request"):
             self._thread.request = self._compiled.create_infer_request()
         return [output.copy() for output in self._thread.request.infer([array]).values()]

@@ -317,6 +317,7 @@ def test_characters_that_no_source_text_has() -> None:
     ("check", "value", "says"),
     [
         (METRIC, [1], "part=[1] is not a dict with a type"),
+        (METRIC, {"type": "IoUMetric", "iou_metrics": {"a.b()"}}, "part.iou_metrics.0='a.b()' could be code"),
         (TRANSFORM, {"type": "Resize", "scale": "large"}, "part.scale='large' is not a size"),
         (TRANSFORM, {"type": "Resize", "scale": [(64, 64), (2**15, 64)]}, "pixels"),
         (PIPELINES["pipeline"], 3, "part=3 is not a list"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from command_lines import CLS
 from export_models import save
+from mmengine.runner import Runner
 from PIL import Image
 from report_pages import Page
 
@@ -71,6 +72,16 @@ def test_one_table_with_metric_bytes_and_time(
 def test_bad_input_is_named(flags: list[str], message: str, checkpoint: str) -> None:
     with pytest.raises(InputError, match=message):
         main([checkpoint, *flags])
+
+
+def test_a_checkpoint_is_tested_on_one_image_at_a_time(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runners: list[Runner] = []
+    build = formats.build_test_runner
+    monkeypatch.setattr(formats, "build_test_runner", lambda *a, **b: runners.append(build(*a, **b)) or runners[0])
+    assert formats.metrics_one_by_one(formats.Subject(checkpoint), tmp_path)["accuracy/top1"] >= 0
+    assert runners[0].test_loop.dataloader.batch_size == 1
 
 
 def test_missing_data_are_told_before_long_work(

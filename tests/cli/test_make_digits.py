@@ -1,5 +1,6 @@
 """`repvgg-mm make-digits`: progress counts every image, stdout gets one line."""
 
+import inspect
 from itertools import count
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from repvgg_mm.cli import progress
 from repvgg_mm.cli.command import DONE
-from repvgg_mm.cli.make_digits import main
+from repvgg_mm.cli.make_digits import main, parse_args
+from repvgg_mm.data.digits import make_digits
 
 ARGUMENTS = ["--train-scenes", "6", "--val-scenes", "2", "--train-images", "10", "--val-images", "10"]
 
@@ -28,3 +30,8 @@ def test_data_that_is_there_needs_no_progress(tmp_path: Path, capsys: pytest.Cap
     arguments = [str(tmp_path / "digits"), *ARGUMENTS]
     assert main(arguments) == main(arguments) == DONE
     assert capsys.readouterr().err == ""
+
+
+def test_the_defaults_are_those_of_the_function() -> None:
+    own = {name: parameter.default for name, parameter in inspect.signature(make_digits).parameters.items()}
+    assert vars(parse_args(["data"])) == {**{name: own[name] for name in own if name != "step"}, "root": "data"}

@@ -22,6 +22,10 @@ def main():
     CrossEntropyLoss()
     mmengine.visualization.Visualizer.get_instance("test")
     mmseg.engine.hooks.SegVisualizationHook()
+    from mmengine.registry import FUNCTIONS
+    for library in ("mmseg", "mmdet"):
+        with FUNCTIONS.switch_scope_and_registry(library):
+            pass
     warnings.warn("avg_non_ignore is another warning")
     mmengine.logging.print_log("another line")
     from repvgg_mm.engine.noise import hush_logger
@@ -40,7 +44,7 @@ def test_what_nobody_can_act_on_is_not_shown(tmp_path: Path) -> None:
     first, last = done.stdout.splitlines()
     assert first == "another line" and last.endswith("another record")
     assert [line for line in done.stderr.splitlines() if "Warning" in line] == [
-        "<string>:13: UserWarning: avg_non_ignore is another warning"
+        "<string>:17: UserWarning: avg_non_ignore is another warning"
     ]
 
 

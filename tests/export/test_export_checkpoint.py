@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from command_lines import CLS, ROOT, SEG
-from export_models import DET, SIZES, classes_of, save, save_weights
+from export_models import DET, SIZES, check_no_places, classes_of, save, save_weights
 from export_small import save_small
 from helpers import SMALL_ARCH, image
 from mmengine.config import Config
@@ -31,6 +31,7 @@ def test_the_file_computes_what_the_three_branches_compute(
     assert export.files[-1] == out and all(file.is_file() for file in export.files)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in export.files)
     assert 0 < export.difference.relative < 1e-5
+    check_no_places(export.files)
     model = save(config, tmp_path / "again.pth")
     x = image(4, 3, 96, 64, seed=3)  # twice the file's batch
     wanted = Network(model).run_by_branches(x)

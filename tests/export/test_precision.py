@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from command_lines import CLS
-from export_models import DET
+from export_models import DET, check_no_places
 from PIL import Image
 
 from repvgg_mm.cli import export as command_line
@@ -33,6 +33,7 @@ def test_a_detector_in_8_bits(checkpoints: dict[str, str], tmp_path: Path) -> No
     out = tmp_path / "int8.onnx"
     export = export_complete(checkpoints[DET], str(out), int8=6)
     assert export.files == [out] and export.precision.numbers == "int8" and export.precision.images == 6
+    check_no_places(export.files)
     assert Model(str(out))(np.zeros((50, 70, 3), dtype=np.uint8)).boxes is not None
     graph = onnx.load(out).graph
     low = {node.name.split("/")[0] for node in graph.node if "QuantizeLinear" in node.op_type}
@@ -52,6 +53,7 @@ def test_a_classifier_in_float16(
     assert command_line.main([checkpoints[CLS], str(out), "--half"]) == 0
     said = capsys.readouterr().out
     assert "float16, ranges checked on 32 images; before and behind the network float32; no limit was set" in said
+    check_no_places([out])
     kinds = {tensor.name: tensor.data_type for tensor in onnx.load(out).graph.initializer}
     halves = {name.split("/")[0] for name, kind in kinds.items() if kind == onnx.TensorProto.FLOAT16}
     floats = {name.split("/")[0] for name, kind in kinds.items() if kind == onnx.TensorProto.FLOAT}
@@ -67,6 +69,7 @@ def test_openvino(options: dict[str, Any], checkpoints: dict[str, str], tmp_path
     kinds = Counter(re.findall(r'element_type="(\w+)"', (tmp_path / "a.xml").read_text()))
     assert kinds["f16" if "half" in options else "i8"] >= 8 and kinds["f32"] >= 2
     assert 0 < export.agreement.scores < 0.1
+    check_no_places(export.files)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,17 @@ _ATSS = {
     "anchor_generator": _ANCHORS,
     "loss_cls": {"type": "FocalLoss", "use_sigmoid": True},
 }
+_SSD = {"_delete_": True, "type": "SSDHead", "num_classes": 5, "in_channels": (16, 16, 16)}
+_SSD |= {
+    "anchor_generator": {
+        "type": "SSDAnchorGenerator",
+        "scale_major": False,
+        "input_size": 300,
+        "basesize_ratio_range": (0.15, 0.9),
+        "strides": [8, 16, 32],
+        "ratios": [[2], [2], [2]],
+    }
+}
 _SOFTMAX = {"loss_cls": {"_delete_": True, "type": "CrossEntropyLoss", "use_sigmoid": False}}
 _SEES = {"in_channels": 64, "in_index": 3, "channels": 8, "num_classes": 5}
 _STAGES = [{"type": "mmseg.FCNHead", **_SEES, "num_convs": 1}, {"type": "mmseg.OCRHead", **_SEES, "ocr_channels": 8}]
@@ -32,6 +43,7 @@ ALONE, NEITHER = "export the network alone", "nor can the network of two stages 
     ("config", "model", "words"),
     [
         ("retinanet_repvgg_a2_coco", {"type": "ATSS", "bbox_head": _ATSS}, ("ATSSHead can't", ALONE)),
+        ("retinanet_repvgg_a2_coco", {"type": "SingleStageDetector", "bbox_head": _SSD}, ("SSDHead can't", ALONE)),
         ("retinanet_repvgg_a2_coco", {"bbox_head": _SOFTMAX}, ("RetinaHead with a softmax", ALONE)),
         ("retinanet_repvgg_a2_coco", {"test_cfg": {"nms": {"type": "soft_nms"}}}, ("'soft_nms'", ALONE)),
         (
