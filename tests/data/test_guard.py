@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from repvgg_mm.data.data_error import DataError, data_message
 from repvgg_mm.data.guard import GuardedPipeline, Labels, guard, leaf_datasets
+from repvgg_mm.engine.checks.data import guard_loader
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,15 @@ def test_a_pipe_or_device_is_no_image(digits: Path) -> None:
     for key in ("img_path", "seg_map_path"):
         with pytest.raises(DataError, match=r"/dev/zero can't be read: it is no regular file"):
             data.pipeline({**entry, key: "/dev/zero"})
+
+
+def test_a_pipeline_that_a_hook_puts_in_later_is_guarded_too(digits: Path) -> None:
+    from mmdet.engine.hooks import PipelineSwitchHook
+
+    data = make(digits)
+    hook = PipelineSwitchHook(1, data.pipeline.transforms)
+    guard_loader(DataLoader(data), Labels(5), False, [hook])
+    (guarded,) = hook.switch_pipeline
+    with pytest.raises(DataError, match="masks? "):
+        for index in range(len(data)):
+            guarded(data.get_data_info(index))

@@ -2,6 +2,7 @@
 
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from repvgg_mm.checkpoint import CheckpointError
+from repvgg_mm.checkpoint.unpickle import Placeholder
 from repvgg_mm.cli.command import InputError, run
 from repvgg_mm.cli.train import main
 from repvgg_mm.engine.limits import safe_loading
-from repvgg_mm.engine.safe_loader import Loader
+from repvgg_mm.engine.safe_loader import Loader, check_state
 
 
 def gadget(path: Path, marker: Path, **state: Any) -> str:
@@ -233,3 +235,11 @@ def test_a_config_of_old_in_the_file_is_not_run(config: str, digits: Path, tmp_p
     assert train(config, "--work-dir", str(tmp_path / "trusted"), "--trust-checkpoint", *options) == 0
     assert losses(tmp_path / "trusted") == losses(tmp_path / "again")
     assert marker.exists()
+
+
+@pytest.mark.parametrize("nest", [list, tuple, set, lambda values: {"a": {"b": values}}], ids=str)
+def test_what_was_not_loaded_of_a_training_state_is_found_wherever_it_is(nest: Callable[[list], Any]) -> None:
+    hub = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+    check_state({"message_hub": hub, "optimizer": nest([1])}, "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: its 'optimizer' holds 'evil\.Thing'"):
+        check_state({"message_hub": hub, "optimizer": nest([1, Placeholder("evil.Thing")])}, "a.pth")
