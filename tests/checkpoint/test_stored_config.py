@@ -341,3 +341,10 @@ def test_training_images_are_taken_out_of_what_repeats_them() -> None:
     loaders = {"train_dataloader": {"dataset": repeated}, "test_dataloader": {"dataset": {**data, "pipeline": []}}}
     parts = take_parts({"model": SEGMENTOR["model"], **loaders}, ["calibration"])
     assert parts["train_dataloader"] == {"dataset": {**data, "pipeline": []}}
+
+
+def test_an_argument_of_a_loader_that_is_not_listed_is_refused() -> None:
+    loader = {"dataset": {"type": "BaseSegDataset", "pipeline": []}, "multiprocessing_context": "spawn"}
+    with pytest.raises(CheckpointError) as error:
+        take_parts({"model": SEGMENTOR["model"], "test_dataloader": loader}, ["test"])
+    one_line(error, "test_dataloader.multiprocessing_context='spawn' is not an argument")
