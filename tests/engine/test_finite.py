@@ -7,7 +7,7 @@ import torch
 from command_lines import losses
 from training_runs import ITERATIONS, at, finish, start_processes, train, write_config
 
-from repvgg_mm.engine.finite import NonFiniteError, check_finite
+from repvgg_mm.engine.finite import NonFiniteError, _total, check_finite
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -62,3 +62,10 @@ def test_running_statistics_count_as_weights() -> None:
     bn.running_var[1] = torch.nan
     with pytest.raises(NonFiniteError, match=r"iteration 7: .*running_var"):
         check_finite(bn, 7)
+
+
+def test_a_loss_that_is_a_list_counts_as_mmengine_counts_it() -> None:
+    """As detectors of mmdet return them, one for each level."""
+    levels = [torch.tensor([1.0, 3.0]), torch.tensor(0.5)]
+    torch.testing.assert_close(_total(levels), torch.tensor(2.5))
+    assert _total([*levels, torch.tensor(torch.nan)]).isnan() and _total([1.0]) is None

@@ -138,6 +138,7 @@ def inputs_left_out() -> dict[str, tuple[RepVGGBlock, Tensor]]:
     return {
         "nchw": (block, x.contiguous()),
         "float64": (make(GEOMETRIES["plain"]).double(), x.double()),
+        "weights_of_another_precision": (make(GEOMETRIES["plain"]).double(), x),  # torch has the message for it
         "padding_mode": (make({**GEOMETRIES["plain"], "padding_mode": "reflect"}), x),
         "meta": (block, x.to("meta")),
         "other_channels": (block, channels_last(2, 5, 6, 9)),
