@@ -237,7 +237,7 @@ def test_a_config_of_old_in_the_file_is_not_run(config: str, digits: Path, tmp_p
     assert marker.exists()
 
 
-@pytest.mark.parametrize("nest", [list, tuple, set, lambda values: {"a": {"b": values}}], ids=str)
+@pytest.mark.parametrize("nest", [list, tuple, set, lambda values: {"a": {"b": values}}])
 def test_what_was_not_loaded_of_a_training_state_is_found_wherever_it_is(nest: Callable[[list], Any]) -> None:
     hub = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
     check_state({"message_hub": hub, "optimizer": nest([1])}, "a.pth")
