@@ -2,6 +2,8 @@
 
 import os
 from datetime import timedelta
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +15,14 @@ from mmengine.runner import Runner
 
 from .noise import hush_logger
 
+_RUNS = count()
+
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that a config describes.
+
+    mmengine names a run by the second, and keeps its log, its message hub and its visualizer under that name. So each
+    run of a process behind the first gets a name of its own.
 
     Args:
         cfg: the run's config, with ``launcher``; `prepare_cpu_processes` changes it in place.
@@ -24,7 +31,13 @@ def build_runner(cfg: Config) -> Runner:
         The runner; it builds its data sets when its loops are asked for.
     """
     prepare_cpu_processes(cfg)
+    number, named = next(_RUNS), bool(cfg.get("experiment_name"))
+    if number and not named:
+        cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{number}"
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if number and not named:
+        for own in (cfg, runner.cfg):
+            own.pop("experiment_name")
     hush_logger(runner.logger)
     return runner
 
