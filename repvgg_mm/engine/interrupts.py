@@ -103,7 +103,7 @@ class StopSignalHook(Hook):
 
 
 class _Signals:
-    """What a process that loads data does at a signal: the first of each kind is the training's, as long as it runs.
+    """What a process that loads data does at a signal: the first wish to stop is the training's, as long as it runs.
 
     A signal to all processes must not take the data away from an iteration, or a validation, that ends. Behind the
     training it ends this process as it would have without the hook: Python sends one at its exit, and waits.
@@ -116,7 +116,7 @@ class _Signals:
     def __init__(self, training: Any, initialise: Any) -> None:
         self._training = training
         self._initialise = initialise
-        self._seen: set[int] = set()
+        self._at = 0.0
 
     def __call__(self, worker: int) -> None:
         """Begin, in the worker."""
@@ -126,6 +126,7 @@ class _Signals:
             self._initialise(worker)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if not self._training.value or signum in self._seen:
+        again = self._at and time.monotonic() - self._at > _ONE_WISH_S
+        if again or not self._training.value:
             os._exit(0)  # as torch's own handler does: another code would be an error in the training's process
-        self._seen.add(signum)
+        self._at = self._at or time.monotonic()

@@ -34,6 +34,8 @@ def build_runner(cfg: Config) -> Runner:
     number, named = next(_RUNS), bool(cfg.get("experiment_name"))
     if number and not named:
         cfg.experiment_name = f"{Path(cfg.filename or 'run').stem}_{number}"
+    if number and isinstance(cfg.get("visualizer"), dict):
+        cfg.visualizer.pop("name", None)  # mmseg's and mmdet's configs give all runs one: the first one's folder
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     if number and not named:
         for own in (cfg, runner.cfg):

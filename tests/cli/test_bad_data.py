@@ -161,6 +161,16 @@ TEST_DAMAGE: list[tuple[str, Damage, str, str]] = [
 ]  # fmt: skip
 
 
+def refused_test(
+    config: str, checkpoint: Path, work_dir: Path, capfd: pytest.CaptureFixture[str], *options: str
+) -> str:
+    """Test a checkpoint in this process, and return the one line on stderr."""
+    flags = ["--work-dir", str(work_dir), "--cfg-options", "log_level=ERROR", *options]
+    with pytest.raises(SystemExit) as left:
+        run(lambda: test.main([config, str(checkpoint), *flags]))
+    return refusal(capfd, int(left.value.code or 0), work_dir)
+
+
 @pytest.mark.parametrize(("config", "damage", "value", "fix"), TEST_DAMAGE)
 def test_damaged_data_is_no_metric(
     config: str,
@@ -173,10 +183,7 @@ def test_damaged_data_is_no_metric(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     damage(data)
-    options = ["--cfg-options", "log_level=ERROR", f"experiment_name={tmp_path.name}"]
-    with pytest.raises(SystemExit) as left:
-        run(lambda: test.main([config, str(checkpoints[config]), "--work-dir", str(tmp_path / "work"), *options]))
-    line = refusal(capfd, int(left.value.code or 0), tmp_path / "work")
+    line = refused_test(config, checkpoints[config], tmp_path / "work", capfd)
     assert value in line and fix in line, line
 
 
@@ -197,8 +204,5 @@ def test_a_metric_with_arguments_of_a_wrong_kind(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    options = ["--cfg-options", "log_level=ERROR", f"experiment_name={tmp_path.name}", option]
-    with pytest.raises(SystemExit) as left:
-        run(lambda: test.main([config, str(checkpoints[config]), "--work-dir", str(tmp_path / "work"), *options]))
-    line = refusal(capfd, int(left.value.code or 0), tmp_path / "work")
+    line = refused_test(config, checkpoints[config], tmp_path / "work", capfd, option)
     assert value in line, line

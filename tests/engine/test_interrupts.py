@@ -1,10 +1,12 @@
 """A signal ends a training with a checkpoint from which it goes on as if nothing had happened."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import torch
 from command_lines import ROOT, environment, losses
 from torch.utils._pytree import tree_flatten
 from training_runs import EPOCHS, ITERATIONS, Done, at, finish, start_processes, train, write_config
+
+from repvgg_mm.engine.interrupts import _Signals
 
 WORKERS = "train_dataloader = dict(num_workers=1)\n"
 
@@ -128,6 +132,20 @@ def test_workers_that_wait_end_with_the_training_however_that_ends(digits: Path,
             process.kill()
     assert {what: process.returncode for what, process in processes.items()} == ends, said
     assert "Traceback" not in "".join(said.values()), said
+
+
+@pytest.mark.parametrize(("pauses", "code"), [((0, 0), 7), ((0, 1.2), 0)], ids=["one_wish", "a_second_wish"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_worker_leaves_the_first_wish_to_the_training(training: bool, pauses: tuple[float, ...], code: int) -> None:
+    """A terminal and torchrun, or `timeout`, may each send the signal of one key press to a whole group."""
+    pid = os.fork()
+    if not pid:
+        _Signals(RawValue("b", training), None)(0)
+        for pause, signum in zip(pauses, (signal.SIGINT, signal.SIGTERM), strict=True):
+            time.sleep(pause)
+            os.kill(os.getpid(), signum)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == (code if training else 0)
 
 
 def test_all_processes_stop_where_one_gets_the_signal(digits: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ def test_runs_of_one_second_share_nothing(digits: Path, tmp_path: Path) -> None:
         cfg = Config.fromfile(config)
         cfg.model.backbone.init_cfg = None
         cfg.work_dir = str(tmp_path / name)
+        cfg.visualizer = {"type": "Visualizer", "name": "visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
         runners.append(build_runner(cfg))
         assert "experiment_name" not in cfg and "experiment_name" not in runners[-1].cfg
     for part in ("experiment_name", "logger", "message_hub", "visualizer"):
