@@ -31,6 +31,14 @@ def _what_lives_on_is_collected_once() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _workers_end_soon() -> Iterator[None]:
+    """A loader that is collected as garbage can't tell its processes to end: torch waits 5 s for each, then ends it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small digits data set."""
