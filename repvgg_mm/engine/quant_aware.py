@@ -58,7 +58,7 @@ class QuantAwareTraining(Hook):
         """Choose the ranges, unless a checkpoint has brought them."""
         model = bare_model(runner)
         layers = rounded_layers(model)
-        missing = [name for name, layer in layers.items() if not layer.input_reach > 0]
+        missing = [name for name, layer in layers.items() if not layer.input_end > 0]
         if not missing:
             return
         if len(missing) < len(layers):
@@ -66,7 +66,7 @@ class QuantAwareTraining(Hook):
         with _random_state_kept(), _refusing():
             set_reaches(model, self._runs(runner, model))
         for layer in layers.values():
-            broadcast(layer.input_reach)
+            broadcast(layer.input_end)
         runner.logger.info(f"chose the ranges of {len(layers)} layers from {self.images} training images")
 
     def _runs(self, runner: Runner, model: Any) -> list[Callable[[], object]]:

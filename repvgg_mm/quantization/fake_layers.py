@@ -2,10 +2,11 @@
 
 A layer is what becomes one operation of an exported file: a RepVGG block by its equivalent kernel, mmcv's
 ``ConvModule`` with its batch normalisation folded in, any other convolution or linear layer. The input lies on a grid
-that was chosen from training images, the kernel on one grid an output channel, which follows it. Statistics are fixed.
+that was chosen from training images, the kernel on one grid an output channel, which follows it and leaves room for
+sums of 16 bits (`pairs`): what is trained holds on every processor. Statistics are fixed.
 
 The class of a module is changed in its place: parameters, their names, optimizers and DDP stay as they are. The one
-buffer that a module gets, ``input_reach``, says where the grid of its input ends.
+buffer that a module gets, ``input_end``, says where the grid of its input ends.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint.rounded import REACH
+from ..checkpoint.rounded import INPUT_END
 from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.branches import bn_params
 from ..reparam.fuse import fold_norm
-from .grid import channel_reach, fake_quantize, scale_of, top
+from .grid import fake_quantize, scale_of, top
+from .pairs import roomy_reach
 
 
 class _Rounding(torch.autograd.Function):
@@ -44,20 +46,20 @@ class _Rounded:
     """What all these layers do.
 
     Attributes:
-        input_reach: where the grid of the input ends, float32, shape ().
+        input_end: where the grid of the input ends, float32, shape ().
         rounding: False computes as the layer was built, to look at what passes through it.
     """
 
-    input_reach: Tensor
+    input_end: Tensor
     rounding = True
 
     def rounded_input(self, x: Tensor) -> Tensor:
         """Round the input."""
-        return _Rounding.apply(x, scale_of(self.input_reach), False)
+        return _Rounding.apply(x, scale_of(self.input_end), False)
 
     def rounded_kernel(self, kernel: Tensor) -> Tensor:
         """Round a kernel, each output channel (axis 0) on a grid of its own."""
-        return _Rounding.apply(kernel, scale_of(channel_reach(kernel.detach())), True)
+        return _Rounding.apply(kernel, scale_of(roomy_reach(kernel.detach())), True)
 
 
 class FakeQuantBlock(_Rounded, RepVGGBlock):
@@ -164,7 +166,7 @@ def round_layers(model: nn.Module, names: Iterable[str]) -> None:
         module = known[name]
         module.__class__ = _CLASSES[type(module)]
         device = next(module.parameters()).device
-        module.register_buffer(REACH, torch.zeros((), device=device))
+        module.register_buffer(INPUT_END, torch.zeros((), device=device))
 
 
 def rounded_layers(model: nn.Module) -> dict[str, Any]:
@@ -183,10 +185,10 @@ def unround(model: nn.Module) -> dict[str, float]:
     Returns:
         Name of each convolution or linear layer -> where the grid of its input ends.
     """
-    reaches = {}
+    ends = {}
     for name, module in rounded_layers(model).items():
-        reach = float(module.input_reach)
-        del module._buffers[REACH]
+        end = float(module.input_end)
+        del module._buffers[INPUT_END]
         module.__class__ = _PLAIN[type(module)]
         if isinstance(module, RepVGGBlock):
             module.switch_to_deploy()
@@ -194,8 +196,8 @@ def unround(model: nn.Module) -> dict[str, float]:
         elif isinstance(module, ConvModule):
             _fold_in_place(module)
             name = f"{name}.conv"
-        reaches[name] = reach
-    return reaches
+        ends[name] = end
+    return ends
 
 
 def fold(conv: nn.Conv2d, bn: _BatchNorm | None) -> tuple[Tensor, Tensor | None]:

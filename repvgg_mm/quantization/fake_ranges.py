@@ -72,7 +72,7 @@ def set_reaches(model: nn.Module, runs: Sequence[Run]) -> None:
         reach = mse(histograms[groups[name]])
         if not reach > 0:
             raise ValueError(f"nothing but zeros came to {name}: calibrate with more images, or look at the weights")
-        layer.input_reach.fill_(reach)
+        layer.input_end.fill_(reach)
 
 
 def _sharing(layers: dict[str, Any], run: Run) -> dict[str, str]:

@@ -4,7 +4,7 @@ What counts is the error of what a layer makes of its rounded inputs, on samples
 weights is the covariance of those inputs.
 
 Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers,
-arXiv:2210.17323. The room for sums of 16 bits (`sums`) is kept, pair by pair.
+arXiv:2210.17323. The room for sums of 16 bits (`pairs`) is kept, pair by pair.
 """
 
 import math
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from .grid import quantize
 from .layers import Layer, weights
+from .pairs import PAIR, limit_pairs
 from .running import run
 from .samples import Samples
 from .scheme import Scheme, apply
-from .sums import PAIR, limit_pairs
 
 _POSITIONS = 8192  # of a map, over all samples; a position's neighbours tell little more
 _DAMPING = 0.01  # of the mean variance, where inputs never vary

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import onnx
 from torch import Tensor
 
+from .answers import behind_sigmoid, sigmoid_reaches
 from .bias_correction import correct_biases
 from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
 from .calibrators import CALIBRATORS
@@ -65,6 +66,8 @@ class Recovered:
 class Judge:
     """The error at the outputs of a network, on samples that no choice was made by where there are enough.
 
+    Where a sigmoid takes an output, what counts is what it makes of it.
+
     Args:
         model: the network in float32.
         layers: those that may be rounded.
@@ -73,7 +76,9 @@ class Judge:
 
     def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], samples: Samples) -> None:
         self._model = model
-        self._names = network_outputs(model, layers)
+        outputs = network_outputs(model, layers)
+        behind = behind_sigmoid(model, outputs)
+        self._names = [*dict.fromkeys(behind.get(name, name) for name in outputs)]
         start = JUDGES if len(samples) >= 2 * JUDGES else 0
         self._samples = SomeSamples(samples, start)
         self._wanted: list[dict[str, Tensor]] = []
@@ -185,6 +190,7 @@ class _Search:
         self._judge = given.judge
         self._seen = [(given.model, given.histograms)]
         self._roomy = False
+        self._scores: dict[str, float] = {}
         self.steps: list[Step] = []
         self.model, self.scheme = given.model, bare
         self._noise = Noise(1.0, math.inf)
@@ -193,6 +199,7 @@ class _Search:
         """Try one step after the other."""
         given, base = self._given, self._given
         self._offer("plain calibration", given, self.calibrated(given, PLAIN))
+        self._offer_scores()
         self._offer_room(given)
         chains = find_chains(given, self._bare.layers)
         if chains:
@@ -217,7 +224,18 @@ class _Search:
         unsigned = unsigned_maps(graph, bare)
         ends = choose_reaches(graph, bare.layers, histograms, calibrator, bare.bits, unsigned)
         rounded = bare.rounds(ends)
-        return replace(bare, reaches={name: end for name, end in ends.items() if name in rounded})
+        return replace(bare, reaches={name: end for name, end in ends.items() if name in rounded} | self._scores)
+
+    def _offer_scores(self) -> None:
+        """Class scores drown in what is rounded of them: without this step nothing tells whether another one helps."""
+        histograms = self._seen[0][1]
+        names = behind_sigmoid(self._given, self.scheme.reaches)
+        peaks = {name: histograms[name].peak for name in names if name in histograms}
+        if peaks:
+            scores = sigmoid_reaches(self._given, peaks, SomeSamples(self._samples), self._bare.bits)
+            scheme = replace(self.scheme, reaches={**self.scheme.reaches, **scores})
+            if self._offer("grids of what a sigmoid takes", self._given, scheme):
+                self._scores = scores
 
     def _offer_room(self, base: onnx.ModelProto) -> None:
         if self._bare.bits == 8 and not self._roomy:

@@ -25,8 +25,8 @@ class Scheme:
         scales: name of weights -> the distance of neighbours on their grid, broadcasting with them; of those that are
             not named, the grid of each output channel reaches its largest number.
         bits: of the integers; fewer than 8 are stored in 8.
-        lean: only what layers take is rounded, behind a ReLU to the integers of 0 to 255: OpenVINO computes in 8 bits
-            all the same, and ONNX Runtime and TensorRT do not.
+        lean: only what layers take is rounded, to the integers of 0 to 255 where it has no sign: OpenVINO computes in 8
+            bits all the same, and ONNX Runtime and TensorRT do not.
         by_channel: the grids of weights that are not named are those of an output channel, else of a whole tensor.
     """
 
@@ -51,8 +51,23 @@ class Scheme:
 
 
 def unsigned_maps(model: onnx.ModelProto, scheme: Scheme) -> set[str]:
-    """Return the maps behind a ReLU where a scheme gives them integers of 0 to 255; else none."""
-    return {node.output[0] for node in model.graph.node if node.op_type == "Relu"} if scheme.lean else set()
+    """Return the maps that a scheme gives integers of 0 to 255: without a negative number, whatever the image is.
+
+    OpenVINO rounds the parts of a concatenation, and where they have signs and are resized it is off by a tenth.
+    """
+    found: set[str] = set()
+    for node in model.graph.node if scheme.lean else ():
+        taken = node.input if node.op_type == "Concat" else node.input[:1]
+        if node.op_type == "Relu" or (_keeps_signs(node) and found.issuperset(taken)):
+            found.update(node.output[:1])
+    return found
+
+
+def _keeps_signs(node: onnx.NodeProto) -> bool:
+    """Whether a node makes numbers between the smallest and the largest that it takes, or 0."""
+    if node.op_type == "Resize":
+        return all(one.s != b"cubic" for one in node.attribute if one.name == "mode")
+    return node.op_type in ("AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Reshape", "Slice", "Transpose")
 
 
 def rounded_maps(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, str]:

@@ -1,9 +1,7 @@
-"""Room for sums of 16 bits: on x86 processors without VNNI two products are added in 16 bits, and may saturate.
+"""Room for sums of 16 bits in a graph: no pair of its weights can saturate (`pairs`).
 
-ONNX Runtime and OpenVINO multiply integers of 0 to 255 by weights of -127 to 127 there and add neighbouring pairs (the
-instruction ``vpmaddubsw``). The sum of a pair stays below 2**15 for any input if the two weights, where their signs are
-the same, add up to 128 at most. A channel takes the grid on which its weights fit that best: at worst it is twice as
-coarse, mostly it stays as it is, and a few weights are cut.
+A channel takes the grid on which its weights fit that best: at worst it is twice as coarse, mostly it stays as it is,
+and a few weights are cut.
 """
 
 from collections.abc import Mapping
@@ -16,10 +14,8 @@ from torch import Tensor
 
 from .grid import quantize
 from .layers import Layer, weights
+from .pairs import limit_pairs
 from .scheme import Scheme
-
-PAIR = 128
-"""What two neighbouring weights of the same sign may add up to: 255 * 128 < 2**15 <= 255 * 129."""
 
 _COARSER = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0)
 
@@ -78,26 +74,6 @@ def saturating(model: onnx.ModelProto, scheme: Scheme) -> dict[str, float]:
         if share:
             found[layer.name] = share
     return found
-
-
-def limit_pairs(integers: Tensor, in_axis: int) -> Tensor:
-    """Cut weights so that no two neighbours of the same sign add up to more than `PAIR`.
-
-    Args:
-        integers: weights of a layer.
-        in_axis: of the input channels, along which products are added in pairs; where their number is odd, the runtimes
-            pair them in different ways, and each weight is cut to half.
-
-    Returns:
-        Integers of the same shape.
-    """
-    if integers.shape[in_axis] % 2:
-        return integers.clamp(-PAIR // 2, PAIR // 2)
-    pairs = integers.movedim(in_axis, -1).unflatten(-1, (-1, 2))
-    total = pairs.sum(-1, keepdim=True).abs()
-    same = pairs.prod(-1, keepdim=True) > 0
-    cut = (pairs * torch.where(same & (total > PAIR), PAIR / total, 1.0)).trunc()
-    return cut.flatten(-2).movedim(-1, in_axis)
 
 
 def _fit(weight: Tensor, scale: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:

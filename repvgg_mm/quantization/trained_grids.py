@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 
 import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
 
-from .layers import Layer, weighted_layers
+from .grid import scale_of
+from .layers import Layer, weighted_layers, weights
+from .pairs import roomy_reach
 from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
 
 
@@ -30,9 +35,17 @@ def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> on
     for layer in layers:
         if ends[layer.data] != reaches[layer.name]:
             raise ValueError(f"{layer.name} was trained with another range for its input than what takes it, too")
-    rounded = apply(model, Scheme(layers=tuple(layers), reaches=ends | _before_relu(model, layers, ends)))
+    stored = weights(model)
+    scales = {layer.weight: _scale(stored[layer.weight], layer) for layer in layers}
+    rounded = apply(model, Scheme(tuple(layers), ends | _before_relu(model, layers, ends), scales))
     _give_back(rounded, layers, ends)
     return rounded
+
+
+def _scale(weight: onnx.TensorProto, layer: Layer) -> Tensor:
+    """Return the grids of a kernel, as `fake_layers` chooses them."""
+    kernel = torch.from_numpy(numpy_helper.to_array(weight).copy())
+    return scale_of(roomy_reach(kernel, layer.axis, layer.in_axis))
 
 
 def _before_relu(model: onnx.ModelProto, layers: list[Layer], ends: Mapping[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ _KNOWN = re.compile(rf"rbr_(?:(?:dense|1x1)\.conv\.weight|(?:(?:dense|1x1)\.bn|i
 _KNOWN_CONV_BN = re.compile(rf"rbr_reparam\.(?:conv\.weight|bn{_OF_BN})")
 _KNOWN_QA = re.compile(rf"rbr_(?:dense\.conv|1x1)\.weight|(?:rbr_dense\.)?bn{_OF_BN}")
 _BEHIND_THE_SUM = ("se.", "post_se.", "nonlinearity.")  # conversion does not touch it
-_OF_INPUT = "input_reach"  # of a block that was trained with rounded numbers: nor that
+_OF_INPUT = "input_end"  # of a block that was trained with rounded numbers: nor that
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

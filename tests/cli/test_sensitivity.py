@@ -46,7 +46,7 @@ def test_table_json_and_page(checkpoint: str, tmp_path: Path, capsys: pytest.Cap
 
 def test_what_was_trained_with_rounded_numbers_is_refused(checkpoint: str, tmp_path: Path) -> None:
     saved = torch.load(checkpoint, weights_only=False)
-    saved["state_dict"]["linear.input_reach"] = torch.tensor(3.0)
+    saved["state_dict"]["linear.input_end"] = torch.tensor(3.0)
     torch.save(saved, tmp_path / "rounded.pth")
     with pytest.raises(InputError, match=r"rounded\.pth was trained with rounded numbers: .* training began with"):
         main([str(tmp_path / "rounded.pth"), "--images", "4"])

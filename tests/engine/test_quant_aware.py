@@ -48,7 +48,7 @@ def test_a_checkpoint_holds_the_ranges_and_is_tested_with_rounded_numbers(runs: 
     assert layers == [f"backbone.{name}" for name in ("stage0", "stage1.0", "stage2.0", "stage3.0", "stage4.0")] + [
         "linear"
     ]
-    assert set(after) == set(before) | {f"{name}.input_reach" for name in layers}
+    assert set(after) == set(before) | {f"{name}.input_end" for name in layers}
     for name, tensor in before.items():
         if "running" in name or "num_batches" in name or name.startswith("backbone.stage0."):
             torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)  # fixed, and frozen
@@ -57,7 +57,7 @@ def test_a_checkpoint_holds_the_ranges_and_is_tested_with_rounded_numbers(runs: 
     )
     runner = build_test_runner(None, str(runs / "whole/iter_4.pth"), deploy=True, work_dir=str(runs / "test"))
     assert list(rounded_layers(runner.model)) == layers
-    assert all(layer.rounding and layer.input_reach > 0 for layer in rounded_layers(runner.model).values())
+    assert all(layer.rounding and layer.input_end > 0 for layer in rounded_layers(runner.model).values())
 
 
 def test_a_resumed_run_goes_on_with_the_same_losses_and_ranges(runs: Path) -> None:
@@ -73,7 +73,7 @@ def test_two_processes(runs: Path, digits: Path) -> None:
     assert [end.code for end in ends] == [0, 0], ends
     one, two = weights(runs / "whole/iter_4.pth"), weights(runs / "two/iter_4.pth")
     for name in trained_layers(one):  # chosen from the same images
-        torch.testing.assert_close(one[f"{name}.input_reach"], two[f"{name}.input_reach"])
+        torch.testing.assert_close(one[f"{name}.input_end"], two[f"{name}.input_end"])
 
 
 def cfg(**more: Any) -> Config:

@@ -20,7 +20,8 @@ from repvgg_mm.export.export_checkpoint import export_checkpoint
 from repvgg_mm.export.export_complete import export_complete
 from repvgg_mm.quantization.fake_layers import round_layers, rounded_layers
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
-from repvgg_mm.quantization.grid import channel_reach, quantize, scale_of
+from repvgg_mm.quantization.grid import quantize, scale_of
+from repvgg_mm.quantization.pairs import limit_pairs, roomy_reach
 
 
 def train_rounded(path: Path) -> Path:
@@ -48,13 +49,14 @@ def check_integers(checkpoint: Path, file: Path) -> int:
         layer(torch.zeros(1, kernel_inputs(layer), 8, 8) if "linear" not in name else torch.zeros(1, layer.in_features))
         ends = (f"{name}.rbr_reparam.weight", f"{name}.conv.weight", f"{name}.weight")
         (weight,) = {key for key in takes if key.endswith(ends)}
-        scale = scale_of(channel_reach(kernels[0]))
-        integers = quantize(kernels[0], scale, narrow=True).numpy().astype(np.int8)
-        np.testing.assert_array_equal(stored[f"{weight}/integers"], integers)
+        scale = scale_of(roomy_reach(kernels[0]))
+        integers = quantize(kernels[0], scale, narrow=True)
+        np.testing.assert_array_equal(stored[f"{weight}/integers"], integers.numpy().astype(np.int8))
+        torch.testing.assert_close(limit_pairs(integers, 1), integers, rtol=0, atol=0)  # no sum of 16 bits saturates
         np.testing.assert_array_equal(stored[f"{weight}/scale"], scale.flatten().numpy())
         (rounding,) = (node for node in graph.node if node.output[0] == takes[weight])
         assert rounding.op_type == "DequantizeLinear"
-        np.testing.assert_array_equal(stored[rounding.input[1]], scale_of(layer.input_reach).numpy())
+        np.testing.assert_array_equal(stored[rounding.input[1]], scale_of(layer.input_end).numpy())
     assert sum(name.endswith("/integers") for name in stored) == len(layers)
     return len(layers)
 

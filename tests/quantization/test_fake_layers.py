@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from repvgg_mm import RepVGG, whole_model_convert
 from repvgg_mm.quantization.fake_layers import candidates, round_layers, rounded_layers, unround
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
-from repvgg_mm.quantization.grid import channel_reach, fake_quantize, scale_of
+from repvgg_mm.quantization.grid import fake_quantize, scale_of
+from repvgg_mm.quantization.pairs import roomy_reach
 from repvgg_mm.reparam import QARepVGGBlock, RepVGGBlock
 
 
@@ -47,7 +48,7 @@ def rounded(qa: bool = False) -> tuple[Any, Tensor]:
 
 
 def by_hand(x: Tensor, reach: Tensor, kernel: Tensor, bias: Tensor | None, **geometry: Any) -> Tensor:
-    kernel = fake_quantize(kernel, scale_of(channel_reach(kernel)), narrow=True)
+    kernel = fake_quantize(kernel, scale_of(roomy_reach(kernel)), narrow=True)
     return nn.functional.conv2d(fake_quantize(x, scale_of(reach)), kernel, bias, **geometry)
 
 
@@ -60,7 +61,7 @@ def test_what_predicts_is_rounded_and_names_stay() -> None:
     assert names[7:] == ["reduce", "aside", "score", "fc"]
     round_layers(model, names)
     after = model.state_dict()
-    assert set(after) - set(before) == {f"{name}.input_reach" for name in names}
+    assert set(after) - set(before) == {f"{name}.input_end" for name in names}
     torch.testing.assert_close({name: after[name] for name in before}, before, rtol=0, atol=0)
     assert all(now is then for now, then in zip(model.parameters(), parameters, strict=True))
     assert not any(name in dict(candidates(model)) for name in names)
@@ -76,7 +77,7 @@ def test_a_block_is_its_rounded_equivalent_kernel(kind: type, training: bool) ->
     x = image(2, 8, 6, 9).requires_grad_()
     plain = copy.deepcopy(model[0]).eval()
     round_layers(model, ["0"])
-    model[0].input_reach.fill_(1.5)
+    model[0].input_end.fill_(1.5)
     buffers = copy.deepcopy(dict(model.named_buffers()))
     out = model(x)
     kernel, bias = plain.get_equivalent_kernel_bias()
@@ -91,14 +92,14 @@ def test_gradients_pass_the_rounding_into_the_three_branches() -> None:
     model = randomize_bn(nn.Sequential(RepVGGBlock(8, 8)))
     plain, x = copy.deepcopy(model[0]), image(2, 8, 6, 9)
     round_layers(model, ["0"])
-    model[0].input_reach.fill_(1.0)
+    model[0].input_end.fill_(1.0)
     weigh = image(2, 8, 6, 9, seed=1)
     given = x.clone().requires_grad_()
     (model(given) * weigh).sum().backward()
     kernel, bias = plain.get_equivalent_kernel_bias()
     leaves = (
         fake_quantize(x, scale_of(torch.tensor(1.0))),
-        fake_quantize(kernel.detach(), scale_of(channel_reach(kernel.detach())), narrow=True),
+        fake_quantize(kernel.detach(), scale_of(roomy_reach(kernel.detach())), narrow=True),
     )
     rx, rk = (leaf.requires_grad_() for leaf in leaves)
     (torch.relu(nn.functional.conv2d(rx, rk, bias, padding=1)) * weigh).sum().backward(
@@ -119,7 +120,7 @@ def test_batch_normalisation_of_a_head_is_folded_before_rounding() -> None:
     feature = image(2, 64, 4, 6)
     scale = module.bn.weight / torch.sqrt(module.bn.running_var + module.bn.eps)
     bias = module.bn.bias - module.bn.running_mean * scale
-    wanted = torch.relu(by_hand(feature, module.input_reach, module.conv.weight * scale[:, None, None, None], bias))
+    wanted = torch.relu(by_hand(feature, module.input_end, module.conv.weight * scale[:, None, None, None], bias))
     torch.testing.assert_close(module(feature), wanted, rtol=1e-3, atol=1e-2)  # a number on the edge goes either way
     assert module.train()(feature).requires_grad and module.bn.num_batches_tracked == 0
 
@@ -146,15 +147,15 @@ def test_plain_layers_hold_the_very_kernels_that_were_rounded(qa: bool) -> None:
             (layer,) = (part for part in reaches if part in (name, f"{name}.conv", f"{name}.rbr_reparam"))
             weight = form.get_submodule(layer).weight
             torch.testing.assert_close(
-                fake_quantize(weight, scale_of(channel_reach(weight)), narrow=True), kernel, rtol=0, atol=0
+                fake_quantize(weight, scale_of(roomy_reach(weight)), narrow=True), kernel, rtol=0, atol=0
             )
         assert isinstance(form.reduce.bn, nn.Identity) and isinstance(form.aside.gn, nn.GroupNorm)
 
 
 def test_layers_on_one_map_share_its_grid() -> None:
     model, _ = rounded()
-    assert model.reduce.input_reach == model.aside.input_reach > 0
-    assert model.score.input_reach != model.fc.input_reach
+    assert model.reduce.input_end == model.aside.input_end > 0
+    assert model.score.input_end != model.fc.input_end
 
 
 def test_a_map_of_zeros_and_stray_batch_normalisation_are_refused() -> None:
