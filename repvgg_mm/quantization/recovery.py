@@ -12,7 +12,7 @@ from .bias_correction import correct_biases
 from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
 from .calibrators import CALIBRATORS
 from .equalisation import channel_peaks, equalise, find_chains
-from .layers import Layer, weighted_layers
+from .layers import DECODING, Layer, weighted_layers
 from .noise_ratio import Noise, compare, mean_ratio
 from .reconstruction import reconstruct
 from .running import Runtime, network_outputs, run
@@ -66,7 +66,8 @@ class Recovered:
 class Judge:
     """The error at the outputs of a network, on samples that no choice was made by where there are enough.
 
-    Where a sigmoid takes an output, what counts is what it makes of it.
+    Where a sigmoid takes an output, what counts is what it makes of it. The heads of a second stage look at other
+    proposals, in another order, as soon as a number of the first differs: they count where none does.
 
     Args:
         model: the network in float32.
@@ -79,6 +80,8 @@ class Judge:
         outputs = network_outputs(model, layers)
         behind = behind_sigmoid(model, outputs)
         self._names = [*dict.fromkeys(behind.get(name, name) for name in outputs)]
+        heads = {layer.output for layer in layers if layer.node.startswith(DECODING)}
+        self._first = [name for name in self._names if name not in heads]
         start = JUDGES if len(samples) >= 2 * JUDGES else 0
         self._samples = SomeSamples(samples, start)
         self._wanted: list[dict[str, Tensor]] = []
@@ -92,7 +95,9 @@ class Judge:
         """
         wanted = self._wanted or run(self._model, self._names, self._samples)
         got = run(model, self._names, self._samples, runtime)
-        return Noise(1.0, mean_ratio(compare(self._kept(wanted), got).values()))
+        noises = compare(self._kept(wanted), got)
+        first = [noises[name] for name in self._first if name in noises]
+        return Noise(1.0, mean_ratio(first if any(noise.noise for noise in first) else noises.values()))
 
     def _kept(self, wanted: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
         """Pass outputs on, and keep them for the next time if all of them are small."""

@@ -86,3 +86,20 @@ def test_the_input_of_a_network_is_rounded_too(network: Path, samples: list[torc
     assert rounded.graph.node[0].op_type == "DequantizeLinear" or rounded.graph.input[0].name == "images"
     first = next(node for node in rounded.graph.node if node.op_type == "Conv")
     assert first.input[0] == "images/rounded"
+
+
+def test_a_second_stage_counts_where_the_first_is_exact(network: Path, samples: list[torch.Tensor]) -> None:
+    """Its objects are other ones else: the noise of the first stage is the same whatever the second does."""
+    model = onnx.load(network)
+    for node in model.graph.node:
+        node.name = f"{'decode' if node.op_type == 'Gemm' else 'network'}/{node.name}"
+    (linear,) = (node for node in model.graph.node if node.op_type == "Gemm")
+    model.graph.node.append(onnx.helper.make_node("Identity", ["objects"], [linear.output[0]], "decode/last"))
+    linear.output[0] = "objects"
+    layers = weighted_layers(model)
+    judge = Judge(model, layers, samples)
+    head, others = layers[-1], tuple(layers[:-1])
+    (name,) = set(network_outputs(model, layers)) - {head.output}
+    one, both, alone = (judge(apply(model, Scheme(chosen))) for chosen in (others, tuple(layers), (head,)))
+    assert one.noise == both.noise > 0 < alone.noise != both.noise
+    assert name == head.data
