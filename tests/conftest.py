@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,21 @@ def _configs_are_formatted_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("yapf.yapflib.yapf_api.FormatCode", format_once)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_lives_on_is_collected_once() -> None:
+    """mmengine's data sets collect garbage as they are built: half a second each among all that OpenMMLab imports."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_end_soon() -> Iterator[None]:
+    """A loader that is collected as garbage can't tell its processes to end: torch waits 5 s for each, then ends it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
         yield
 
 

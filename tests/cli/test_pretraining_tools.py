@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_lines import CLS, losses, metrics, run, start, tool
+from training_runs import finish, start_processes, write_config
 
 from repvgg_mm.checkpoint import find_state_dict, from_ours, load_checkpoint
 
@@ -70,8 +71,8 @@ def test_two_machines_compute_what_two_processes_of_one_do(digits: Path, tmp_pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    options = ["--cfg-options", *SHORT, "train_cfg.max_epochs=1"]
-    command = ["tools/dist_train.sh", CLS, "1", "--work-dir", tmp_path / "two", *options]
+    config = write_config(tmp_path, digits, "train_cfg = dict(max_epochs=1)")
+    command = ["tools/dist_train.sh", config, "1", "--work-dir", tmp_path / "two"]
     network = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "PORT": port}
     machines = [start(*command, digits=digits, **network, NODE_RANK=str(rank)) for rank in range(2)]
     try:
@@ -79,8 +80,8 @@ def test_two_machines_compute_what_two_processes_of_one_do(digits: Path, tmp_pat
     finally:
         for machine in machines:
             machine.kill()
-    done = run("tools/dist_train.sh", CLS, "2", "--work-dir", tmp_path / "one", *options, digits=digits)
-    assert done.returncode == 0, done.stderr
+    processes = finish(start_processes(config, tmp_path / "one", digits))
+    assert [process.code for process in processes] == [0, 0], processes
     assert losses(tmp_path / "two") == losses(tmp_path / "one") and len(losses(tmp_path / "one")) == 2
 
 
