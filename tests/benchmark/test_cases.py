@@ -1,12 +1,14 @@
 """The cases: bytes counted right, everybody compared with the base."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from repvgg_mm.benchmark import Result, Spread, bfloat16, cases, sizes
+from repvgg_mm.benchmark import Result, Spread, bfloat16, cases, compiled, sizes
 from repvgg_mm.benchmark.contestants import Contestant, ours
 
 CPU = torch.device("cpu")
@@ -44,3 +46,12 @@ def test_cases_that_are_asked_for_compare_with_their_base(case: Callable[[str, c
     results = case("A0", cases.Setting((), 2, 32, 1, CPU))
     assert all(any(r.ratio == Spread(1.0, 1.0, 1.0) for r in results if r.case == each.case) for each in results)
     assert {result.name for result in results if result.goal} == {"repvgg_mm"}
+
+
+def test_compiling_is_timed_without_what_was_compiled_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = "TORCHINDUCTOR_CACHE_DIR"
+    monkeypatch.setenv(cache, str(tmp_path))
+    with compiled.nothing_compiled_before():
+        folder = Path(os.environ[cache])
+        assert folder != tmp_path and folder.is_dir() and not list(folder.iterdir())
+    assert os.environ[cache] == str(tmp_path) and not folder.exists()
