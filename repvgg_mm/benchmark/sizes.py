@@ -26,7 +26,10 @@ def changing_sizes(arch: str, setting: Setting) -> list[Result]:
     """
     models = {PLAIN: _plain(ours().convert(ours().build(arch))), ours().name: ours().convert(ours().build(arch))}
     models["not converted"] = ours().build(arch)
-    works = {name: _work(model.eval().to(setting.device), setting) for name, model in models.items()}
+    works = {
+        name: _work(model.eval().to(setting.device).to(memory_format=torch.channels_last), setting)
+        for name, model in models.items()
+    }
     times = time_in_turn(works, setting.repeats, setting.device)
     return compare("sizes that change", arch, times, PLAIN, "<= 1.03")
 
@@ -36,7 +39,7 @@ def _plain(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, RepVGGBlock):
             module.fold = False
-    return model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _work(model: nn.Module, setting: Setting) -> Work:

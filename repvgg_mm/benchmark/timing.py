@@ -9,7 +9,7 @@ from .results import Spread
 
 Work = Callable[[], object]
 
-_WARM_UP_ROUNDS = 1
+_WARM_UP_ROUNDS = 3  # six calls: then kernels are packed
 
 
 def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) -> dict[str, list[float]]:
@@ -20,7 +20,7 @@ def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) 
 
     Args:
         works: name and function.
-        repeats: number of rounds counted; one more comes before them, to warm up.
+        repeats: number of rounds counted; three more come before them, to warm up.
         device: where the functions compute.
 
     Returns:

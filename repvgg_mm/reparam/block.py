@@ -80,6 +80,7 @@ class RepVGGBlock(nn.Module):
     """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
     out: second derivatives while training with batch statistics."""
     _shape: torch.Size | None = None  # of the last input that went through oneDNN
+    _repeats = 0  # of that shape
 
     def __init__(
         self,
@@ -182,10 +183,12 @@ class RepVGGBlock(nn.Module):
         dtype = computed_in(conv.weight)
         if way is Way.CACHED_KERNEL:
             return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))
-        again, self._shape = x.shape == self._shape, x.shape
-        if not again and self.deployed:  # nothing to derive, and no need to know what has changed
+        self._repeats = self._repeats + 1 if x.shape == self._shape else 0
+        self._shape = x.shape
+        pack = self._repeats >= onednn.REPEATS
+        if not pack and self.deployed:  # nothing to derive, and no need to know what has changed
             return onednn.convolve(x, conv, *(tensor.to(dtype) for tensor in parts.sources))
-        return self._cached_kernel(parts).convolve_in_onednn(x, conv, dtype, pack=again)
+        return self._cached_kernel(parts).convolve_in_onednn(x, conv, dtype, pack)
 
     def _call_branches(self, x: Tensor) -> Tensor:
         out = self.rbr_dense(x)

@@ -116,7 +116,7 @@ def test_a_kernel_kept_in_inference_mode_takes_part_in_gradients() -> None:
 def test_kernels_are_packed_in_bfloat16(form: str) -> None:
     block, x = make(form)
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = [block(x) for _ in range(3)]
+        outputs = [block(x) for _ in range(1 + onednn.REPEATS)]
         assert choose_way(block, x)[0] is Way.ONEDNN and block._cached._packed.serves(
             x, block.rbr_reparam or block.rbr_dense.conv, torch.bfloat16
         )
