@@ -62,8 +62,8 @@ def compiled_training(arch: str, setting: Setting) -> list[Result]:
     for mode, (prepare, base, goal) in _MODES.items():
         works: dict[str, Work] = {}
         for name, contestant, build in trainable(setting):
-            # Compiled, three branches are what ours is with live statistics. The peers' strided 1x1 convolutions come
-            # out in channels_last, where their weight gradient ends in a segmentation fault (timm, torch 2.14.1).
+            # Compiled, three branches are what ours is with live statistics; timm's model ends in a segmentation fault
+            # in the backward pass (torch 2.14.1).
             if name not in (PLAIN, ours().name):
                 continue
             images = contestant.images(setting.batch, setting.side, setting.device)
