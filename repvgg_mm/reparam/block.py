@@ -164,10 +164,7 @@ class RepVGGBlock(nn.Module):
             out = self._convolve(x, way, parts)
         # In place only where nobody keeps the sum: a hook, a graph or a derivative would find it overwritten.
         in_place = (
-            parts is not None
-            and way is not Way.TRACED_KERNEL  # the compiler sees to that
-            and runs_as_built(self.se, nn.Identity)
-            and runs_as_built(self.nonlinearity, nn.ReLU)
+            parts is not None and runs_as_built(self.se, nn.Identity) and runs_as_built(self.nonlinearity, nn.ReLU)
         )
         return self.post_se(torch.relu_(out) if in_place else self.nonlinearity(self.se(out)))
 
@@ -178,8 +175,7 @@ class RepVGGBlock(nn.Module):
         if way is Way.FIXED_STATISTICS:
             return fixed_statistics.convolve_once(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
         if way is Way.TRACED_KERNEL:
-            convolve = _convolve_traced if self.with_cp else _convolve_traced_once
-            return convolve(self, x, parts)
+            return fixed_statistics.convolve_traced(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
         dtype = computed_in(conv.weight)
         if way is Way.CACHED_KERNEL:
             return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))
@@ -359,14 +355,6 @@ class RepVGGBlock(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the cached kernel out of copies and pickles."""
         return {**self.__dict__, "_cached": None}
-
-
-def _convolve_traced(block: RepVGGBlock, x: Tensor, parts: Parts) -> Tensor:
-    scales, shift = block._scales([bn_params(bn) for bn in parts.norms])
-    return fixed_statistics.convolve_traced(x, parts.conv, parts.pointwise, scales, shift)
-
-
-_convolve_traced_once = fixed_statistics.compiled_once(_convolve_traced)
 
 
 @cache  # once, not once a block and iteration

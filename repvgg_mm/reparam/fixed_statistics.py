@@ -3,9 +3,7 @@
 It is derived again in the backward pass, so that nothing but the input is kept: as much as a plain convolution keeps.
 """
 
-from collections.abc import Callable
-from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +11,6 @@ from torch import Tensor, nn
 
 from .autocast import computed_in
 from .fuse import identity_taps, scaled_kernel
-
-_Function = TypeVar("_Function", bound=Callable[..., Tensor])
-_KINDS = 64  # of blocks in one network, by their shapes and settings
-
-
-def compiled_once(function: _Function) -> _Function:
-    """Have ``torch.compile`` compile a function once for all blocks of one kind: A0 has 22 blocks of 8 kinds.
-
-    Older versions of torch, which don't say how many kinds there may be, compile it for each block. It must not run in
-    what ``torch.utils.checkpoint`` computes again, where torch 2.14.1 fails as soon as the size of the images changes.
-
-    Args:
-        function: of tensors and modules; it changes none of them.
-
-    Returns:
-        The function, which does the same.
-    """
-    mark: Any = torch.compiler.nested_compile_region
-    known = "max_reuse_entries" in signature(mark).parameters
-    return mark(function, max_reuse_entries=_KINDS) if known else function
 
 
 def convolve_once(x: Tensor, conv: nn.Conv2d, pointwise: Tensor, scales: Tensor, shift: Tensor) -> Tensor:

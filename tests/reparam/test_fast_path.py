@@ -295,6 +295,18 @@ def test_compile_breaks_no_graph(form: str, arguments: dict) -> None:
     torch.testing.assert_close(dict(block.named_buffers()), dict(reference.named_buffers()), **EXACT)
 
 
+def test_compiled_blocks_of_one_shape_keep_what_is_their_own() -> None:
+    """Dilation, eps and the like are no tensors: a compiler that takes blocks for each other gives them the first's."""
+    torch.compiler.reset()
+    blocks = [make("fixed"), make("fixed", dilation=2), make("fixed", padding_mode="reflect"), make("fixed")]
+    blocks[3].rbr_1x1.bn.eps = 0.7
+    model, x = torch.nn.Sequential(*blocks), channels_last(2, 8, 6, 9)
+    out = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
+    for block in blocks:
+        x = modules_only(block, x)
+    torch.testing.assert_close(out, x, **EXACT)
+
+
 @pytest.mark.parametrize("change", ["hook", "parametrization"])
 def test_compiled_blocks_call_changed_modules(change: str) -> None:
     torch.compiler.reset()
