@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnx
 
-from ..engine.gate import open_model
 from ..export.complete_graph import complete_graph
 from ..export.exported_runner import build_exported_runner
 from ..export.writers import describe_onnx, write_openvino
@@ -15,7 +14,7 @@ from ..quantization.calibration import Method
 from ..quantization.recovery import Recovery, Step
 from ..quantization.running import Runtime
 from ..quantization.scheme import Scheme
-from .formats import Subject, main_metric
+from .formats import Subject, main_metric, place_of_data
 from .stress import stress
 
 RUNTIMES: dict[Runtime, str] = {"onnxruntime": ".onnx", "openvino": ".xml"}
@@ -106,8 +105,7 @@ def compare_methods(
     """
     with complete_graph(folder, subject.checkpoint, subject.config, subject.trust, "int8", images) as graph:
         model, samples, about = onnx.load(graph.path), [*graph.samples], graph.about
-    given = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
-    data = {"data_root": given["data_root"]} if "data_root" in given else {}
+    data = place_of_data(subject)
 
     def test(graph: onnx.ModelProto, suffix: str) -> tuple[str, float]:
         path = folder / "tested.onnx"

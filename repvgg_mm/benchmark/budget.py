@@ -1,13 +1,13 @@
 """Mixed precision within a budget: as few layers in float32 as keep the metric, and their price in bytes and time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 
-from ..engine.gate import open_model
 from ..export.complete_graph import CompleteGraph, complete_graph
 from ..export.export_complete import CompleteExport, write_complete
 from ..export.exported_runner import build_exported_runner
@@ -15,7 +15,7 @@ from ..export.precision import Bits
 from ..export.writers import quiet
 from ..quantization.sensitivity import measure_losses
 from ..runtime import Model
-from .formats import Subject, main_metric, metrics_one_by_one, test_images, work
+from .formats import Subject, main_metric, metrics_one_by_one, place_of_data, test_images, work
 from .timing import ratio, time_in_turn
 
 _ROUNDS = 5
@@ -70,11 +70,11 @@ def export_within(
     """
     say("testing the checkpoint")
     metrics = metrics_one_by_one(subject, folder)
-    metric = main_metric(metrics)
+    metric, data = main_metric(metrics), place_of_data(subject)
     drawn = folder / "graph"
     drawn.mkdir()
     with complete_graph(drawn, subject.checkpoint, subject.config, subject.trust, "int8", int8) as graph:
-        search = _Search(subject, graph, folder, suffix, metric, float(metrics[metric]), say)
+        search = _Search(subject, data, graph, folder, suffix, metric, float(metrics[metric]), say)
         first = search.try_with(())
         if search.drop(first) <= max_drop:
             return first
@@ -94,6 +94,7 @@ class _Search:
     def __init__(
         self,
         subject: Subject,
+        data: Mapping[str, Any],
         graph: CompleteGraph,
         folder: Path,
         suffix: str,
@@ -101,10 +102,8 @@ class _Search:
         wanted: float,
         say: Callable[[str], None],
     ) -> None:
-        self._subject, self._graph, self._folder, self._suffix = subject, graph, folder, suffix
+        self._subject, self._data, self._graph, self._folder, self._suffix = subject, data, graph, folder, suffix
         self._metric, self._wanted, self._say = metric, wanted, say
-        stored = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
-        self._data = {"data_root": stored["data_root"]} if "data_root" in stored else {}
         self.tried: dict[int, Budgeted] = {}
 
     def try_with(self, floats: Sequence[str]) -> Budgeted:
