@@ -3,7 +3,8 @@
 A layer is what becomes one operation of an exported file: a RepVGG block by its equivalent kernel, mmcv's
 ``ConvModule`` with its batch normalisation folded in, any other convolution or linear layer. The input lies on a grid
 that was chosen from training images, the kernel on one grid an output channel, which follows it and leaves room for
-sums of 16 bits (`pairs`): what is trained holds on every processor. Statistics are fixed.
+sums of 16 bits (`pairs`), the bias on that of their products: what is trained holds on every processor. Statistics are
+fixed.
 
 The class of a module is changed in its place: parameters, their names, optimizers and DDP stay as they are. The one
 buffer that a module gets, ``input_end``, says where the grid of its input ends.
@@ -23,7 +24,7 @@ from ..checkpoint.rounded import INPUT_END
 from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.branches import bn_params
 from ..reparam.fuse import fold_norm
-from .grid import fake_quantize, scale_of, top
+from .grid import fake_quantize, round_bias, scale_of, top
 from .pairs import roomy_reach
 
 
@@ -57,9 +58,13 @@ class _Rounded:
         """Round the input."""
         return _Rounding.apply(x, scale_of(self.input_end), False)
 
-    def rounded_kernel(self, kernel: Tensor) -> Tensor:
-        """Round a kernel, each output channel (axis 0) on a grid of its own."""
-        return _Rounding.apply(kernel, scale_of(roomy_reach(kernel.detach())), True)
+    def rounded_weights(self, kernel: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Round a kernel, each output channel (axis 0) on a grid of its own, and the bias on that of the products."""
+        scale = scale_of(roomy_reach(kernel.detach()))
+        if bias is not None:
+            rounded = round_bias(bias.detach(), scale_of(self.input_end) * scale.flatten())
+            bias = rounded + (bias - bias.detach())  # the numbers of the one, the gradient of the other
+        return _Rounding.apply(kernel, scale, True), bias
 
 
 class FakeQuantBlock(_Rounded, RepVGGBlock):
@@ -70,7 +75,7 @@ class FakeQuantBlock(_Rounded, RepVGGBlock):
             return super()._forward(x)
         kernel, bias = self.get_equivalent_kernel_bias()
         conv = self.rbr_reparam if self.deployed else self.convs()[0]
-        out = conv._conv_forward(self.rounded_input(x), self.rounded_kernel(kernel), bias)
+        out = conv._conv_forward(self.rounded_input(x), *self.rounded_weights(kernel, bias))
         return self.post_se(self.nonlinearity(self.se(out)))
 
 
@@ -93,7 +98,7 @@ class FakeQuantConvModule(_Rounded, ConvModule):
             x = self.padding_layer(x)
         bn = folded_norm(self) if norm else None
         kernel, bias = fold(self.conv, bn)
-        out = self.conv._conv_forward(self.rounded_input(x), self.rounded_kernel(kernel), bias)
+        out = self.conv._conv_forward(self.rounded_input(x), *self.rounded_weights(kernel, bias))
         if norm and self.with_norm and bn is None:
             out = self.norm(out)
         return self.activate(out) if activate and self.with_activation else out
@@ -106,7 +111,7 @@ class FakeQuantConv2d(_Rounded, nn.Conv2d):
         """Convolve: (N, C_in, H, W) -> (N, C_out, H', W')."""
         if not self.rounding:
             return super().forward(x)
-        return self._conv_forward(self.rounded_input(x), self.rounded_kernel(self.weight), self.bias)
+        return self._conv_forward(self.rounded_input(x), *self.rounded_weights(self.weight, self.bias))
 
 
 class FakeQuantLinear(_Rounded, nn.Linear):
@@ -116,7 +121,7 @@ class FakeQuantLinear(_Rounded, nn.Linear):
         """Multiply: (..., C_in) -> (..., C_out)."""
         if not self.rounding:
             return super().forward(x)
-        return nn.functional.linear(self.rounded_input(x), self.rounded_kernel(self.weight), self.bias)
+        return nn.functional.linear(self.rounded_input(x), *self.rounded_weights(self.weight, self.bias))
 
 
 _CLASSES: dict[type, type] = {

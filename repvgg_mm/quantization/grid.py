@@ -71,3 +71,19 @@ def fake_quantize(x: Tensor, scale: Tensor, bits: int = 8, narrow: bool = False)
         float32, the shape of ``x``.
     """
     return quantize(x, scale, bits, narrow) * scale
+
+
+def round_bias(bias: Tensor, steps: Tensor) -> Tensor:
+    """Round what is added to a sum of products to the grid of the products.
+
+    ONNX Runtime adds it as an integer of 32 bits. Half a step of that grid is next to nothing, but where a map is on
+    the edge between two numbers it decides, and a deep network makes much of it.
+
+    Args:
+        bias: float32, shape (C_out,).
+        steps: the distance of two neighbours for the input times that for each channel of the weights, the same shape.
+
+    Returns:
+        float32, the same shape.
+    """
+    return (bias / steps).round() * steps

@@ -7,7 +7,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .grid import scale_of
+from .grid import round_bias, scale_of
 from .layers import Layer, weighted_layers, weights
 from .pairs import roomy_reach
 from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
@@ -38,6 +38,7 @@ def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> on
     stored = weights(model)
     scales = {layer.weight: _scale(stored[layer.weight], layer) for layer in layers}
     rounded = apply(model, Scheme(tuple(layers), ends | _before_relu(model, layers, ends), scales))
+    _round_biases(rounded, layers, ends, scales)
     _give_back(rounded, layers, ends)
     return rounded
 
@@ -46,6 +47,18 @@ def _scale(weight: onnx.TensorProto, layer: Layer) -> Tensor:
     """Return the grids of a kernel, as `fake_layers` chooses them."""
     kernel = torch.from_numpy(numpy_helper.to_array(weight).copy())
     return scale_of(roomy_reach(kernel, layer.axis, layer.in_axis))
+
+
+def _round_biases(
+    model: onnx.ModelProto, layers: list[Layer], ends: Mapping[str, float], scales: Mapping[str, Tensor]
+) -> None:
+    """Put the biases of layers on the grids of their products, in place."""
+    stored = weights(model)
+    for layer in layers:
+        if layer.bias:
+            steps = scale_of(torch.tensor(ends[layer.data])) * scales[layer.weight].flatten()
+            bias = round_bias(torch.from_numpy(numpy_helper.to_array(stored[layer.bias]).copy()), steps)
+            stored[layer.bias].CopyFrom(numpy_helper.from_array(bias.numpy(), layer.bias))
 
 
 def _before_relu(model: onnx.ModelProto, layers: list[Layer], ends: Mapping[str, float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repvgg_mm import RepVGG, whole_model_convert
 from repvgg_mm.quantization.fake_layers import candidates, round_layers, rounded_layers, unround
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
-from repvgg_mm.quantization.grid import fake_quantize, scale_of
+from repvgg_mm.quantization.grid import fake_quantize, round_bias, scale_of
 from repvgg_mm.quantization.pairs import roomy_reach
 from repvgg_mm.reparam import QARepVGGBlock, RepVGGBlock
 
@@ -48,7 +48,11 @@ def rounded(qa: bool = False) -> tuple[Any, Tensor]:
 
 
 def by_hand(x: Tensor, reach: Tensor, kernel: Tensor, bias: Tensor | None, **geometry: Any) -> Tensor:
-    kernel = fake_quantize(kernel, scale_of(roomy_reach(kernel)), narrow=True)
+    scale = scale_of(roomy_reach(kernel))
+    if bias is not None:
+        steps = scale_of(reach) * scale[:, 0, 0, 0]
+        bias = (bias / steps).round() * steps
+    kernel = fake_quantize(kernel, scale, narrow=True)
     return nn.functional.conv2d(fake_quantize(x, scale_of(reach)), kernel, bias, **geometry)
 
 
@@ -128,27 +132,29 @@ def test_batch_normalisation_of_a_head_is_folded_before_rounding() -> None:
 @pytest.mark.parametrize("qa", [False, True])
 def test_plain_layers_hold_the_very_kernels_that_were_rounded(qa: bool) -> None:
     model, x = rounded(qa)
-    kernels: dict[str, Tensor] = {}
+    weights: dict[str, tuple[Tensor, Tensor | None]] = {}
     for name, layer in rounded_layers(model).items():
-        keep = layer.rounded_kernel
-        layer.rounded_kernel = lambda kernel, name=name, keep=keep: kernels.setdefault(name, keep(kernel))
+        keep = layer.rounded_weights
+        layer.rounded_weights = lambda *given, name=name, keep=keep: weights.setdefault(name, keep(*given))
     with torch.no_grad():
         wanted = model(x)
     for layer in rounded_layers(model).values():
-        del layer.rounded_kernel
+        del layer.rounded_weights
     deployed = whole_model_convert(model)
     with torch.no_grad():
         torch.testing.assert_close(deployed(x), wanted, rtol=0, atol=0)
     for form in (model, deployed):
         reaches = unround(form)
-        assert len(reaches) == len(kernels) == 11 and not rounded_layers(form)
+        assert len(reaches) == len(weights) == 11 and not rounded_layers(form)
         assert next(iter(reaches)) == "backbone.stage0.rbr_reparam" and "reduce.conv" in reaches
-        for name, kernel in kernels.items():
+        for name, (kernel, bias) in weights.items():
             (layer,) = (part for part in reaches if part in (name, f"{name}.conv", f"{name}.rbr_reparam"))
-            weight = form.get_submodule(layer).weight
-            torch.testing.assert_close(
-                fake_quantize(weight, scale_of(roomy_reach(weight)), narrow=True), kernel, rtol=0, atol=0
-            )
+            plain: Any = form.get_submodule(layer)
+            scale = scale_of(roomy_reach(plain.weight))
+            torch.testing.assert_close(fake_quantize(plain.weight, scale, narrow=True), kernel, rtol=0, atol=0)
+            if bias is not None:
+                steps = scale_of(torch.tensor(reaches[layer])) * scale.flatten()
+                torch.testing.assert_close(round_bias(plain.bias, steps), bias, rtol=0, atol=0)
         assert isinstance(form.reduce.bn, nn.Identity) and isinstance(form.aside.gn, nn.GroupNorm)
 
 
