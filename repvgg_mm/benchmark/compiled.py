@@ -66,7 +66,7 @@ def compiled_training(arch: str, setting: Setting) -> list[Result]:
             images = contestant.images(setting.batch, setting.side, setting.device)
             works[name + _PLAINLY] = step(prepare(build(arch)).to(setting.device), images)
             # Peers keep NCHW: put into channels_last, their strided 1x1 convolution crashes (torch 2.14.1).
-            options = None if contestant.channels_last else {"layout_optimization": False}
+            options: Any = None if contestant.channels_last else {"layout_optimization": False}
             compiled: Any = torch.compile(prepare(build(arch)).to(setting.device), options=options)
             works[name] = step(compiled, images)
             with nothing_compiled_before():
