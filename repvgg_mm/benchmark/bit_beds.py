@@ -1,6 +1,5 @@
 """Test beds where fewer bits hurt: a checkpoint as it is, stressed, on coarser grids; ways to quantise side by side."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -8,18 +7,14 @@ from pathlib import Path
 
 import onnx
 
-from ..engine.gate import open_model
-from ..export.export_complete import export_complete
+from ..export.complete_graph import complete_graph
 from ..export.exported_runner import build_exported_runner
-from ..export.original_images import OriginalImages
 from ..export.writers import describe_onnx, write_openvino
 from ..quantization.calibration import Method
 from ..quantization.recovery import Recovery, Step
 from ..quantization.running import Runtime
-from ..quantization.samples import Samples
 from ..quantization.scheme import Scheme
-from ..runtime.session import ABOUT
-from .formats import Subject, main_metric
+from .formats import Subject, main_metric, place_of_data
 from .stress import stress
 
 RUNTIMES: dict[Runtime, str] = {"onnxruntime": ".onnx", "openvino": ".xml"}
@@ -108,16 +103,9 @@ def compare_methods(
     Raises:
         ValueError: if the checkpoint can't be exported, or can't be stressed, or has too few images.
     """
-    opened = open_model(subject.checkpoint, subject.config, ["calibration"], subject.trust)
-    with opened.limits():
-        opened.build()  # what the data set needs is registered with it
-        samples: Samples = [*OriginalImages(opened.cfg, "train_dataloader", images)]
-    plain = folder / "float32.onnx"
-    export_complete(subject.checkpoint, str(plain), subject.config, trust=subject.trust)
-    model = onnx.load(plain)
-    about = json.loads({entry.key: entry.value for entry in model.metadata_props}[ABOUT])
-    del model.metadata_props[:]  # its check sum is not that of the files to come
-    data = {"data_root": opened.given["data_root"]} if "data_root" in opened.given else {}
+    with complete_graph(folder, subject.checkpoint, subject.config, subject.trust, "int8", images) as graph:
+        model, samples, about = onnx.load(graph.path), [*graph.samples], graph.about
+    data = place_of_data(subject)
 
     def test(graph: onnx.ModelProto, suffix: str) -> tuple[str, float]:
         path = folder / "tested.onnx"

@@ -1,18 +1,21 @@
 """Mixed precision within a budget: as few layers in float32 as keep the metric, and their price in bytes and time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import onnx
 import torch
 
-from ..engine.gate import open_model
-from ..export.examination import examine
-from ..export.export_complete import CompleteExport, export_complete
+from ..export.complete_graph import CompleteGraph, complete_graph
+from ..export.export_complete import CompleteExport, write_complete
 from ..export.exported_runner import build_exported_runner
 from ..export.precision import Bits
+from ..export.writers import quiet
+from ..quantization.sensitivity import measure_losses
 from ..runtime import Model
-from .formats import Subject, main_metric, metrics_one_by_one, test_images, work
+from .formats import Subject, main_metric, metrics_one_by_one, place_of_data, test_images, work
 from .timing import ratio, time_in_turn
 
 _ROUNDS = 5
@@ -67,50 +70,46 @@ def export_within(
     """
     say("testing the checkpoint")
     metrics = metrics_one_by_one(subject, folder)
-    metric = main_metric(metrics)
-    search = _Search(subject, int8, folder, suffix, metric, float(metrics[metric]), say)
-    first = search.try_with(())
-    if search.drop(first) <= max_drop:
-        return first
-    say("measuring what each layer loses")
-    losses = examine(subject.checkpoint, int8, subject.config, subject.trust)
-    order = [loss.layer for loss in sorted(losses, key=lambda loss: loss.worst)]
-    count = fewest(len(order), lambda count: search.drop(search.try_with(order[:count])) <= max_drop)
+    metric, data = main_metric(metrics), place_of_data(subject)
+    drawn = folder / "graph"
+    drawn.mkdir()
+    with complete_graph(drawn, subject.checkpoint, subject.config, subject.trust, "int8", int8) as graph:
+        search = _Search(subject, data, graph, folder, suffix, metric, float(metrics[metric]), say)
+        first = search.try_with(())
+        if search.drop(first) <= max_drop:
+            return first
+        say("measuring what each layer loses")
+        with quiet():
+            losses = measure_losses(onnx.load(graph.path), graph.samples)
+        order = [loss.layer for loss in sorted(losses, key=lambda loss: loss.worst)]
+        count = fewest(len(order), lambda count: search.drop(search.try_with(order[:count])) <= max_drop)
     if count is None:
         return replace(search.nearest, export=None)
     return search.with_price(search.tried[count], first)
 
 
 class _Search:
-    """Exports and tests files with some layers in float32."""
+    """Writes and tests files of one graph with some layers in float32."""
 
     def __init__(
         self,
         subject: Subject,
-        int8: int,
+        data: Mapping[str, Any],
+        graph: CompleteGraph,
         folder: Path,
         suffix: str,
         metric: str,
         wanted: float,
         say: Callable[[str], None],
     ) -> None:
-        self._subject, self._int8, self._folder, self._suffix = subject, int8, folder, suffix
+        self._subject, self._data, self._graph, self._folder, self._suffix = subject, data, graph, folder, suffix
         self._metric, self._wanted, self._say = metric, wanted, say
-        stored = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
-        self._data = {"data_root": stored["data_root"]} if "data_root" in stored else {}
         self.tried: dict[int, Budgeted] = {}
 
     def try_with(self, floats: Sequence[str]) -> Budgeted:
-        """Export with some layers in float32 and test the file."""
+        """Write a file with some layers in float32 and test it."""
         out = self._folder / f"{len(floats)}-in-float32{self._suffix}"
-        export = export_complete(
-            self._subject.checkpoint,
-            str(out),
-            self._subject.config,
-            trust=self._subject.trust,
-            int8=self._int8,
-            bits=Bits(floats=tuple(floats)),
-        )
+        export = write_complete(self._graph, out, Bits(floats=tuple(floats)))
         runner = build_exported_runner(self._subject.config, str(out), str(self._folder / "test"), self._data)
         got = float(runner.test()[self._metric])
         self._say(f"{len(floats)} layers in float32: {self._metric} {got:.4g}, the checkpoint's {self._wanted:.4g}")

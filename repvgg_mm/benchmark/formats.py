@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ..engine.gate import open_model
 from ..engine.testing import build_test_runner
-from ..export.export_complete import CompleteExport, export_complete
+from ..export.complete_graph import complete_graph
+from ..export.export_complete import CompleteExport, write_complete
 from ..export.exported_runner import build_exported_runner
 from ..export.original_images import OriginalImages
-from ..export.precision import Bits
+from ..export.precision import Bits, Numbers, numbers_of
 from ..inference.predictors import build_predictor
 from ..names import nearest
 from ..runtime import Model
@@ -102,20 +103,23 @@ def export_formats(
         ValueError: if the checkpoint can't be exported.
         ImportError: if a package is missing.
     """
-    exports = {}
+    kinds: dict[Numbers, list[str]] = {}
     for name in names:
-        suffix, _, numbers = name.partition(":")
-        say(f"exporting {name}")
-        exports[name] = export_complete(
-            subject.checkpoint,
-            str(folder / f"{numbers or 'float32'}.{suffix}"),
-            subject.config,
-            trust=subject.trust,
-            int8=int8_images if numbers.removesuffix(PLAIN) == "int8" else 0,
-            half=numbers == "half",
-            bits=Bits("minmax" if numbers.endswith(PLAIN) else "best"),
-        )
-    return exports
+        numbers = name.partition(":")[2]
+        kinds.setdefault(numbers_of("int8" in numbers, numbers == "half"), []).append(name)
+    exports = {}
+    for kind, alike in kinds.items():
+        drawn = folder / kind
+        drawn.mkdir()
+        say(f"exporting the graph for {', '.join(alike)}")
+        images = int8_images if kind == "int8" else 0
+        with complete_graph(drawn, subject.checkpoint, subject.config, subject.trust, kind, images) as graph:
+            for name in alike:
+                say(f"writing {name}")
+                suffix, _, numbers = name.partition(":")
+                bits = Bits("minmax" if numbers.endswith(PLAIN) else "best")
+                exports[name] = write_complete(graph, folder / f"{numbers or 'float32'}.{suffix}", bits)
+    return {name: exports[name] for name in names}
 
 
 def compare_formats(
@@ -148,8 +152,7 @@ def compare_formats(
     files = {name: export.files[-1] for name, export in exports.items()}
     say(f"testing {CHECKPOINT}")
     metrics: dict[str, Mapping[str, Any]] = {CHECKPOINT: metrics_one_by_one(subject, folder)}
-    stored = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
-    data = {"data_root": stored["data_root"]} if "data_root" in stored else {}  # files name no place of this machine
+    data = place_of_data(subject)
     for name, file in files.items():
         say(f"testing {name}")
         exported = build_exported_runner(subject.config, str(file), str(folder / "test"), data)
@@ -172,6 +175,19 @@ def compare_formats(
         )
         for name in answers
     ]
+
+
+def place_of_data(subject: Subject) -> dict[str, Any]:
+    """Tell where the data of a checkpoint lie, which its files don't: they name no place of this machine.
+
+    Args:
+        subject: the checkpoint.
+
+    Returns:
+        Options for `build_exported_runner`.
+    """
+    stored = open_model(subject.checkpoint, subject.config, trust=subject.trust).given
+    return {"data_root": stored["data_root"]} if "data_root" in stored else {}
 
 
 def metrics_one_by_one(subject: Subject, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import onnx
 from ..checkpoint.rounded import trained_layers
 from ..engine.gate import open_model
 from ..quantization.sensitivity import LayerLoss, measure_losses
-from .export_complete import write_whole
+from .complete_graph import write_whole
 from .original_images import OriginalImages
 from .writers import quiet
 

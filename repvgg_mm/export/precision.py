@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmengine.logging import print_log
@@ -94,7 +95,7 @@ def write_as(
     """Write the file that was asked for.
 
     Args:
-        plain: .onnx file in float32; it may be moved.
+        plain: .onnx file in float32.
         numbers: what the file is to compute in.
         samples: inputs of ``plain`` to look at; none in float32.
         images: how many images they hold.
@@ -119,7 +120,7 @@ def write_as(
     if openvino:
         write_openvino(source, about, made)
     else:
-        source.replace(made)
+        copyfile(source, made)
         describe_onnx(made, about)
     return precision
 

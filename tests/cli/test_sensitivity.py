@@ -17,6 +17,8 @@ from torch.nn import functional
 from repvgg_mm.cli import export
 from repvgg_mm.cli.command import InputError
 from repvgg_mm.cli.sensitivity import main
+from repvgg_mm.export import complete_graph
+from repvgg_mm.export.complete import join
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +80,9 @@ def test_options_that_do_not_go_together(flags: list[str], message: str, capsys:
 
 
 def test_within_a_budget(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """99 points are met by 8 bits alone."""
+    """99 points are met by 8 bits alone; a checkpoint that is trusted is unpickled outside of its config's limits."""
     out = tmp_path / "a.onnx"
-    assert export.main([checkpoint, str(out), "--int8", "4", "--max-drop", "99"]) == 0
+    assert export.main([checkpoint, str(out), "--int8", "4", "--max-drop", "99", "--trust-checkpoint"]) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
     said = capsys.readouterr().out
     assert re.search(r"^accuracy/top1 [\d.]+, the checkpoint's [\d.]+; 0 layers in float32$", said, re.MULTILINE)
@@ -111,8 +113,14 @@ def touchy(checkpoint: str, tmp_path: Path) -> str:
 
 
 def test_a_budget_that_cannot_be_met(
-    touchy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], graphs_once: None
+    touchy: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    graphs_once: None,
 ) -> None:
+    graphs: list[Path] = []
+    monkeypatch.setattr(complete_graph, "join", lambda *given: graphs.append(given[-1]) or join(*given))
     out = tmp_path / "out"
     out.mkdir()
     assert export.main([touchy, str(out / "a.onnx"), "--int8", "4", "--max-drop", "0"]) == 1
@@ -120,6 +128,7 @@ def test_a_budget_that_cannot_be_met(
     said = r"no file is within 0 points, accuracy/top1 [\d.]+, the checkpoint's 100 at best: .* was not written$"
     assert re.match(said, line)
     assert not list(out.iterdir())
+    assert len(graphs) == 1  # of which all files that were tried are made
 
 
 def test_fewer_images_than_asked_for(checkpoint: str, tmp_path: Path) -> None:
