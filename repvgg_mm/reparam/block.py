@@ -174,8 +174,6 @@ class RepVGGBlock(nn.Module):
             return batch_statistics.sum_branches(x, conv, pointwise, norms)
         if way is Way.FIXED_STATISTICS:
             return fixed_statistics.convolve_once(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
-        if way is Way.TRACED_KERNEL:
-            return fixed_statistics.convolve_traced(x, conv, pointwise, *self._scales([bn_params(bn) for bn in norms]))
         dtype = computed_in(conv.weight)
         if way is Way.CACHED_KERNEL:
             return conv._conv_forward(x, *self._cached_kernel(parts).rounded(dtype))

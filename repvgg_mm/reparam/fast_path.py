@@ -34,9 +34,7 @@ class Way(Enum):
     BATCH_STATISTICS = auto()
     """The branches as one differentiable function, in training."""
     FIXED_STATISTICS = auto()
-    """One convolution with a differentiable kernel, in training with fixed statistics."""
-    TRACED_KERNEL = auto()
-    """The same in plain operators, with and without gradients, under ``torch.compile``."""
+    """One convolution with a differentiable kernel, in training with fixed statistics; all of ``torch.compile``'s."""
     CACHED_KERNEL = auto()
     """One convolution with a kernel kept from the call before, without gradients."""
     ONEDNN = auto()
@@ -99,7 +97,7 @@ def _compiled_way(block: "RepVGGBlock") -> tuple[Way, Parts | None]:
     parts = _plain_parts(block)
     if parts is None or not parts.norms or any(bn.training for bn in parts.norms):
         return Way.MODULES, None
-    return Way.TRACED_KERNEL, parts
+    return Way.FIXED_STATISTICS, parts
 
 
 def operators_are_watched(x: Tensor) -> bool:

@@ -26,6 +26,7 @@ FORMS: dict[str, dict[str, object]] = {
 }
 # Of five blocks: two branches have one each
 CONVOLUTIONS = {"training": 10, "with_cp": 10, "norm_eval": 5, "frozen": 3 + 2 * 2, "deployed": 5}
+FIXED = {"norm_eval": 5, "frozen": 3}
 CASES = [*((form, torch.float32) for form in FORMS), ("training", torch.bfloat16), ("norm_eval", torch.bfloat16)]
 
 
@@ -45,7 +46,10 @@ def test_every_form_is_one_graph(form: str, precision: torch.dtype) -> None:
         (out,) = torch.compile(model, backend=keep, fullgraph=True)(image(2, 3, 48, 40))
     parts = [part.graph for part in graphs[0].modules() if isinstance(part, fx.GraphModule)]
     assert len(graphs) == 1 and out.dtype == precision
-    assert [node.target for part in parts for node in part.nodes].count(torch.conv2d) == CONVOLUTIONS[form]
+    called = [str(node.target) for part in parts for node in part.nodes if node.op == "call_function"]
+    assert sum("conv" in name for name in called) == CONVOLUTIONS[form]
+    # With fixed statistics deriving the kernel is within the operator: spelled out it takes minutes to compile.
+    assert called.count("repvgg_mm.convolve_once.default") == FIXED.get(form, 0)
     if (
         form != "with_cp"
     ):  # its recomputation needs a backend that makes graphs functional: tests/reparam/test_fast_path.py

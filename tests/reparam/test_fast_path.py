@@ -281,7 +281,6 @@ def test_export(form: str) -> None:
 def test_compile_breaks_no_graph(form: str, arguments: dict) -> None:
     torch.compiler.reset()
     block, x = make(form, **arguments), channels_last(2, 8, 6, 9)
-    assert choose_way(block, x)[0] is not Way.TRACED_KERNEL
     reference = copy.deepcopy(block)
     reference.fold = False
     found = []
