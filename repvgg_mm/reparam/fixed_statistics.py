@@ -58,7 +58,8 @@ def _convolve(
     groups: int,
 ) -> Tensor:
     kernel = scaled_kernel(dense, pointwise, scales.unbind(), scales.dtype)
-    return torch.conv2d(x, kernel.to(dtype), bias.to(dtype), stride, padding, dilation, groups)
+    out = torch.conv2d(x, kernel.to(dtype), bias.to(dtype), stride, padding, dilation, groups)
+    return out if x.shape[0] else out.clone()  # of no images torch makes a view, which an operator may not give back
 
 
 def _gradients(

@@ -88,6 +88,13 @@ def test_only_what_trains_gets_a_gradient(frozen: str) -> None:
             torch.testing.assert_close(grad, expected[name], rtol=0, atol=0)
 
 
+def test_no_images() -> None:
+    block = make(GEOMETRIES["identity"])
+    out = block(image(0, 8, 5, 7, dtype=torch.float64))
+    out.sum().backward()
+    assert out.shape == (0, 8, 5, 7) and not block.rbr_dense.conv.weight.grad.any()
+
+
 def test_batch_norm_without_bias() -> None:
     torch.manual_seed(0)
     block = RepVGGBlock(8, 8, norm_layer=batch_norm_without_bias).double().eval()
