@@ -24,7 +24,7 @@ from ..checkpoint.rounded import INPUT_END
 from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.branches import bn_params
 from ..reparam.fuse import fold_norm
-from .grid import fake_quantize, round_bias, scale_of, top
+from .grid import fake_quantize, hold_bias, round_bias, scale_of, top
 from .pairs import roomy_reach
 
 
@@ -62,6 +62,7 @@ class _Rounded:
         """Round a kernel, each output channel (axis 0) on a grid of its own, and the bias on that of the products."""
         scale = scale_of(roomy_reach(kernel.detach()))
         if bias is not None:
+            scale = hold_bias(scale, bias.detach(), scale_of(self.input_end))
             rounded = round_bias(bias.detach(), scale_of(self.input_end) * scale.flatten())
             bias = rounded + (bias - bias.detach())  # the numbers of the one, the gradient of the other
         return _Rounding.apply(kernel, scale, True), bias

@@ -73,6 +73,23 @@ def fake_quantize(x: Tensor, scale: Tensor, bits: int = 8, narrow: bool = False)
     return quantize(x, scale, bits, narrow) * scale
 
 
+def hold_bias(scale: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
+    """Coarsen the grids of those channels whose bias would not fit beside their weights.
+
+    ONNX Runtime adds the bias as an integer of 32 bits on the grid of the products, and cuts it without a word where a
+    channel is as good as dead: weights of 1e-8 beside a bias of 1.
+
+    Args:
+        scale: the distance of two neighbours for each channel of the weights, with C_out numbers.
+        bias: float32, shape (C_out,).
+        input_scale: the same distance for the input, shape ().
+
+    Returns:
+        The shape of ``scale``: no bias is more than 2**30 steps, which leaves room for the sum.
+    """
+    return scale.maximum((bias.abs() / (input_scale * 2**30)).view_as(scale))
+
+
 def round_bias(bias: Tensor, steps: Tensor) -> Tensor:
     """Round what is added to a sum of products to the grid of the products.
 

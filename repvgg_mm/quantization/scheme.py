@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .grid import channel_reach, quantize, scale_of, top
+from .grid import channel_reach, hold_bias, quantize, scale_of, top
 from .layers import DECODING, NETWORK, Layer, taken_by, weights
 
 ROUNDED, FLOAT = "/rounded", "/float"
@@ -151,6 +151,11 @@ def _round_weight(
     """Store the weights of a layer as integers; return the node that makes numbers of them."""
     weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
     scale = scheme.scale(layer, weight)
+    for user in scheme.layers:
+        if user.weight == layer.weight and user.bias and user.data in scheme.reaches:
+            bias = torch.from_numpy(numpy_helper.to_array(stored[user.bias]).copy())
+            if len(bias) == scale.numel():  # not in groups of a transposed convolution, which computes in float32
+                scale = hold_bias(scale, bias, scale_of(torch.tensor(scheme.reaches[user.data])))
     integers = quantize(weight, scale, scheme.bits, narrow=True).numpy().astype(np.int8)
     names = [f"{layer.weight}{end}" for end in ("/integers", "/scale", "/zero")]
     for name, array in zip(names, (integers, scale.flatten().numpy(), np.zeros(scale.numel(), np.int8)), strict=True):

@@ -7,7 +7,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .grid import round_bias, scale_of
+from .grid import hold_bias, round_bias, scale_of
 from .layers import Layer, weighted_layers, weights
 from .pairs import roomy_reach
 from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
@@ -36,17 +36,21 @@ def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> on
         if ends[layer.data] != reaches[layer.name]:
             raise ValueError(f"{layer.name} was trained with another range for its input than what takes it, too")
     stored = weights(model)
-    scales = {layer.weight: _scale(stored[layer.weight], layer) for layer in layers}
+    scales = {layer.weight: _scale(stored, layer, ends[layer.data]) for layer in layers}
     rounded = apply(model, Scheme(tuple(layers), ends | _before_relu(model, layers, ends), scales))
     _round_biases(rounded, layers, ends, scales)
     _give_back(rounded, layers, ends)
     return rounded
 
 
-def _scale(weight: onnx.TensorProto, layer: Layer) -> Tensor:
+def _scale(stored: Mapping[str, onnx.TensorProto], layer: Layer, end: float) -> Tensor:
     """Return the grids of a kernel, as `fake_layers` chooses them."""
-    kernel = torch.from_numpy(numpy_helper.to_array(weight).copy())
-    return scale_of(roomy_reach(kernel, layer.axis, layer.in_axis))
+    kernel = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+    scale = scale_of(roomy_reach(kernel, layer.axis, layer.in_axis))
+    if not layer.bias:
+        return scale
+    bias = torch.from_numpy(numpy_helper.to_array(stored[layer.bias]).copy())
+    return hold_bias(scale, bias, scale_of(torch.tensor(end)))
 
 
 def _round_biases(

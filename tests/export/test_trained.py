@@ -20,7 +20,7 @@ from repvgg_mm.export.export_checkpoint import export_checkpoint
 from repvgg_mm.export.export_complete import export_complete
 from repvgg_mm.quantization.fake_layers import round_layers, rounded_layers
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
-from repvgg_mm.quantization.grid import quantize, round_bias, scale_of
+from repvgg_mm.quantization.grid import hold_bias, quantize, round_bias, scale_of
 from repvgg_mm.quantization.pairs import limit_pairs, roomy_reach
 
 
@@ -53,6 +53,8 @@ def check_integers(checkpoint: Path, file: Path) -> int:
         (weight,) = {key for key in takes if key.endswith(ends)}
         kernel, bias = (tensor if tensor is None else tensor.detach() for tensor in seen)
         scale = scale_of(roomy_reach(kernel))
+        if bias is not None:
+            scale = hold_bias(scale, bias, scale_of(layer.input_end))
         integers = quantize(kernel, scale, narrow=True)
         np.testing.assert_array_equal(stored[f"{weight}/integers"], integers.numpy().astype(np.int8))
         torch.testing.assert_close(limit_pairs(integers, 1), integers, rtol=0, atol=0)  # no sum of 16 bits saturates
@@ -80,8 +82,14 @@ def kernel_inputs(layer: Any) -> int:
 
 
 def test_a_classifier_gives_the_numbers_of_the_checkpoint(tmp_path: Path) -> None:
-    save(CLS, tmp_path / "trained.pth")
-    checkpoint, out = train_rounded(tmp_path / "trained.pth"), tmp_path / "file.onnx"
+    path, out = tmp_path / "trained.pth", tmp_path / "file.onnx"
+    save(CLS, path)
+    saved = torch.load(path, weights_only=False)
+    for branch in ("rbr_dense", "rbr_1x1"):  # a channel that is as good as dead, but for its bias
+        saved["state_dict"][f"backbone.stage1.0.{branch}.bn.weight"][2] = 1e-9
+        saved["state_dict"][f"backbone.stage1.0.{branch}.bn.bias"][2] = 1.0
+    torch.save(saved, path)
+    checkpoint = train_rounded(path)
     export = export_checkpoint(str(checkpoint), str(out), (64, 96), batch=2)
     assert str(export.precision) == "8 bits, as trained" and export.tolerance is None
     assert check_integers(checkpoint, out) == 8
