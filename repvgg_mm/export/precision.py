@@ -120,7 +120,8 @@ def write_as(
     if openvino:
         write_openvino(source, about, made)
     else:
-        copyfile(source, made)
+        if source != made:  # which has whatever name a user gives
+            copyfile(source, made)
         describe_onnx(made, about)
     return precision
 

@@ -14,5 +14,5 @@ def computed_in(tensor: Tensor) -> torch.dtype:
         That of autocast where it is on, for all but float64; the tensor's own elsewhere.
     """
     device = tensor.device.type
-    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    casts = not tensor.is_meta and torch.is_autocast_enabled(device)  # there is no autocast of tensors without numbers
     return torch.get_autocast_dtype(device) if casts and tensor.dtype is not torch.float64 else tensor.dtype

@@ -90,7 +90,8 @@ def _way_of(block: "RepVGGBlock", parts: Parts, x: Tensor) -> Way:
 
 def is_compiled() -> bool:
     """Tell whether ``torch.compile`` is at work, which runs what it sees, not export, which writes it down."""
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    # What is_exporting() returns; called, it is True under torch.compile, too, in torch 2.8 and 2.9.
+    return torch.compiler.is_compiling() and not torch.compiler._is_exporting_flag
 
 
 def _compiled_way(block: "RepVGGBlock") -> tuple[Way, Parts | None]:
