@@ -74,7 +74,7 @@ def compiled_training(arch: str, setting: Setting) -> list[Result]:
         times = time_in_turn(works, setting.repeats, setting.device)
         case = f"{mode} step, compiled"
         results += compare(case, arch, times, base, goal)
-        results += [Result(case, arch, f"compiling {name}, once", time, "s") for name, time in compiling.items()]
+        results += [Result(case, arch, f"compiling {name}, once", value, "s") for name, value in compiling.items()]
     return results
 
 

@@ -75,8 +75,12 @@ def _gradients(
     groups: int,
     need_x: bool,
     need_others: bool,
-) -> list[Tensor | None]:
-    """Return the gradients of x, and of dense, pointwise, bias and scales; every step is differentiable, too."""
+) -> list[Tensor]:
+    """Return the gradients of x, dense, pointwise, bias and scales, empty where they are not needed.
+
+    Every step is differentiable, too. An operator may give back neither None nor other dtypes than its inputs'.
+    """
+    inputs = (x, dense, pointwise, bias, scales)
     kernel = scaled_kernel(dense, pointwise, scales.unbind(), scales.dtype)
     # Under autocast the gradient and x have a lower precision than the kernel.
     grad_x, grad_kernel, grad_bias = torch.ops.aten.convolution_backward(
@@ -88,7 +92,7 @@ def _gradients(
         (need_x, need_others, need_others),
     )
     if grad_kernel is None:
-        return [grad_x, None, None, None, None]
+        return [grad_x, *(like.new_empty(0) for like in inputs[1:])]
     # kernel = scale3 * dense, and at the centre tap + scale1 * pointwise + scale0 * identity: see `scaled_kernel`
     grad_kernel = grad_kernel.to(kernel.dtype)  # (C_out, C_in / groups, 3, 3)
     centre = grad_kernel[:, :, 1:2, 1:2]  # (C_out, C_in / groups, 1, 1)
@@ -101,33 +105,13 @@ def _gradients(
     grad_scale3 = torch.mul(grad_kernel, dense, out=served[0]).sum((1, 2, 3))
     grad_dense = torch.mul(grad_kernel, _spread(scale3), out=served[1])
     grad_scales = torch.stack([grad_scale3, grad_scale1, *grad_scale0])
-    return [grad_x, grad_dense, grad_pointwise, grad_bias, grad_scales]
+    grads = (x.new_empty(0) if grad_x is None else grad_x, grad_dense, grad_pointwise, grad_bias, grad_scales)
+    return [each.to(like.dtype) for each, like in zip(grads, inputs, strict=True)]
 
 
 def _spread(scale: Tensor) -> Tensor:
     """(C,) -> (C, 1, 1, 1), to go with a kernel."""
     return scale[:, None, None, None]
-
-
-def _needed_gradients(
-    grad: Tensor,
-    x: Tensor,
-    dense: Tensor,
-    pointwise: Tensor,
-    bias: Tensor,
-    scales: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    need_x: bool,
-    need_others: bool,
-) -> list[Tensor]:
-    """Return the same, as an operator has to: tensors of the inputs' dtypes, empty ones for what nobody needs."""
-    inputs = (x, dense, pointwise, bias, scales)
-    geometry = (stride, padding, dilation, groups)
-    grads = _gradients(grad, x, dense, pointwise, bias, scales, *geometry, need_x, need_others)
-    return [like.new_empty(0) if g is None else g.to(like.dtype) for like, g in zip(inputs, grads, strict=True)]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -147,7 +131,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _as_one_operator = torch.library.custom_op("repvgg_mm::convolve_once", _convolve, mutates_args=())
 _as_one_operator.register_fake(_convolve)
 _as_one_operator.register_autograd(_backward, setup_context=_keep)
-_gradients_as_one_operator = torch.library.custom_op(
-    "repvgg_mm::convolve_once_backward", _needed_gradients, mutates_args=()
-)
-_gradients_as_one_operator.register_fake(_needed_gradients)
+_gradients_as_one_operator = torch.library.custom_op("repvgg_mm::convolve_once_backward", _gradients, mutates_args=())
+_gradients_as_one_operator.register_fake(_gradients)
