@@ -35,17 +35,17 @@ def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Schem
     stored = weights(changed)
     unsigned = unsigned_maps(exact, scheme)
     layers = [layer for layer in scheme.layers if layer.bias and layer.data in scheme.reaches]
-    pairs = {layer.node: (LayerFunction(exact, layer), _rounded(model, layer, scheme)) for layer in layers}
+    rounded = {layer.node: _rounded(model, layer, scheme) for layer in layers}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    for tensors in run(exact, [*dict.fromkeys(layer.data for layer in layers)], samples):
+    names = [name for layer in layers for name in (layer.data, layer.output)]
+    for tensors in run(exact, [*dict.fromkeys(names)], samples):
         for layer in layers:
             x = tensors[layer.data]
             if x.numel():
-                right, rounded = pairs[layer.node]
                 bits = scheme.bits + (layer.data in unsigned)
                 scale = scale_of(torch.tensor(scheme.reaches[layer.data]), bits)
-                off = rounded(fake_quantize(x, scale, bits)) - right(x)
+                off = rounded[layer.node](fake_quantize(x, scale, bits)) - tensors[layer.output]
                 by_channel = off.movedim(1, 0).flatten(1).double()
                 sums[layer.bias] = sums.get(layer.bias, torch.zeros(())) + by_channel.sum(1)
                 counts[layer.bias] = counts.get(layer.bias, 0) + by_channel.shape[1]

@@ -21,6 +21,7 @@ from .scheme import Scheme, apply, rounded_maps, unsigned_maps
 from .sums import leave_room
 
 PLAIN = "minmax"  # calibrator
+_CLEARLY = 0.9  # of the noise: 0.5 dB less
 _KEPT = 2**28  # bytes of outputs that are kept, not computed again
 
 
@@ -216,9 +217,9 @@ class _Search:
             if calibrator != PLAIN:
                 reaches = self.calibrated(base, calibrator).reaches
                 self._offer(f"calibration by {calibrator}", self.model, replace(self.scheme, reaches=reaches))
-        few = SomeSamples(self._samples)
-        self._offer("reconstruction", *reconstruct(base, self.model, self.scheme, self._samples, self._roomy))
-        self._offer("bias correction", correct_biases(base, self.model, self.scheme, few), self.scheme)
+        self._offer_reconstruction(base)
+        corrected = correct_biases(base, self.model, self.scheme, SomeSamples(self._samples))
+        self._offer("bias correction", corrected, self.scheme)
 
     def calibrated(self, graph: onnx.ModelProto, calibrator: str) -> Scheme:
         """Return the grids that a calibrator chooses for the maps of a graph."""
@@ -245,6 +246,18 @@ class _Search:
     def _offer_room(self, base: onnx.ModelProto) -> None:
         if self._bare.bits == 8 and not self._roomy:
             self._roomy = self._offer("room for sums of 16 bits", *_with_room(base, self.calibrated(base, PLAIN)))
+
+    def _offer_reconstruction(self, base: onnx.ModelProto) -> None:
+        """Reconstruction makes good what room costs: where that was too much before, it is asked again."""
+        model, scheme = self.model, self.scheme
+        self._offer("reconstruction", *reconstruct(base, model, scheme, self._samples, self._roomy))
+        if self._bare.bits == 8 and not self._roomy and self._saturates():
+            found = reconstruct(base, *_with_room(model, scheme), self._samples, room=True)
+            self._roomy = self._offer("reconstruction with room for sums of 16 bits", *found)
+
+    def _saturates(self) -> bool:
+        """Whether the outputs are further off on this processor than where no sum saturates."""
+        return self._judge(apply(self.model, self.scheme)).noise < _CLEARLY * self._noise.noise
 
     def _finish(self, graph: onnx.ModelProto, scheme: Scheme) -> tuple[onnx.ModelProto, Scheme]:
         return _with_room(graph, scheme) if self._roomy else (graph, scheme)

@@ -8,9 +8,10 @@ import torch
 
 from repvgg_mm.benchmark.stress import stress
 from repvgg_mm.quantization.layers import weighted_layers
-from repvgg_mm.quantization.recovery import Judge, Recovered, recover
+from repvgg_mm.quantization.recovery import PLAIN, Judge, Recovered, Recovery, _Search, recover
 from repvgg_mm.quantization.running import Runtime, network_outputs, run
 from repvgg_mm.quantization.scheme import Scheme, apply
+from repvgg_mm.quantization.sums import saturating
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,21 @@ def test_what_is_said_is_what_the_graph_does(
     assert last.decibels == max(step.decibels for step in recovered.steps)
     assert judge(recovered.rounded, "onnxruntime").decibels == pytest.approx(last.decibels, abs=0.01)
     assert judge(recovered.rounded).decibels == pytest.approx(recovered.exact, abs=0.01)
+
+
+def test_room_is_asked_for_again_with_reconstruction(network: Path, samples: list[torch.Tensor]) -> None:
+    """Where it cost more than it brought before, and where sums saturate at all on this processor."""
+    model = onnx.load(network)
+    given = Recovery(model, samples)
+    search = _Search(given, Scheme(given.layers), "onnxruntime")
+    search._offer("plain calibration", model, search.calibrated(model, PLAIN))
+    search._offer_reconstruction(model)
+    exact, used = (given.judge(apply(model, search.calibrated(model, PLAIN)), one) for one in (None, "onnxruntime"))
+    again = [step for step in search.steps if step.name.startswith("reconstruction with room")]
+    assert bool(again) == (used.decibels < exact.decibels - 3)
+    if again:
+        assert again[0].taken and saturating(search.model, search.scheme) == {}
+        assert again[0].decibels > max(step.decibels for step in search.steps[:-1]) + 10
 
 
 def test_a_graph_that_is_rounded_already(recovered: Recovered, samples: list[torch.Tensor]) -> None:
