@@ -15,7 +15,7 @@ from ..export.precision import Bits
 from ..export.writers import quiet
 from ..quantization.sensitivity import measure_losses
 from ..runtime import Model
-from .formats import Subject, main_metric, metrics_one_by_one, place_of_data, test_images, work
+from .formats import POINTS, Subject, main_metric, metrics_one_by_one, place_of_data, test_images, work
 from .timing import ratio, time_in_turn
 
 _ROUNDS = 5
@@ -66,11 +66,14 @@ def export_within(
         The file, in ``folder``.
 
     Raises:
-        ValueError: if the checkpoint can't be exported, or the config has no test data.
+        ValueError: if the checkpoint can't be exported, or the config has no test data, or nothing is known of the
+            unit of its metric.
     """
     say("testing the checkpoint")
     metrics = metrics_one_by_one(subject, folder)
     metric, data = main_metric(metrics), place_of_data(subject)
+    if metric not in POINTS:
+        raise ValueError(f"the config's metric {metric} has no known unit: points are known of {', '.join(POINTS)}")
     drawn = folder / "graph"
     drawn.mkdir()
     with complete_graph(drawn, subject.checkpoint, subject.config, subject.trust, "int8", int8) as graph:
@@ -81,7 +84,8 @@ def export_within(
         say("measuring what each layer loses")
         with quiet():
             losses = measure_losses(onnx.load(graph.path), graph.samples)
-        order = [loss.layer for loss in sorted(losses, key=lambda loss: loss.worst)]
+        names = [loss.layer for loss in sorted(losses, key=lambda loss: loss.worst)]
+        order = list(dict.fromkeys(names))  # heads share a layer among levels
         count = fewest(len(order), lambda count: search.drop(search.try_with(order[:count])) <= max_drop)
     if count is None:
         return replace(search.nearest, export=None)
@@ -117,8 +121,8 @@ class _Search:
         return self.tried[len(floats)]
 
     def drop(self, tried: Budgeted) -> float:
-        """Return the points that a file loses; average precision counts to 1, the other metrics to 100."""
-        return (tried.wanted - tried.got) * (100 if "mAP" in self._metric else 1)
+        """Return the points that a file loses."""
+        return (tried.wanted - tried.got) * POINTS[self._metric]
 
     @property
     def nearest(self) -> Budgeted:

@@ -28,7 +28,13 @@ PLAIN = "-plain"
 OTHERS = tuple(f"{name}{PLAIN}" for name in FORMATS if name.endswith("int8"))
 CHECKPOINT = "checkpoint"
 _TIMED = 8  # images
-_MAIN_METRICS = ("mIoU", "coco/segm_mAP", "coco/bbox_mAP", "accuracy/top1")
+POINTS = {
+    **dict.fromkeys(("mIoU", "mDice", "mFscore"), 1),
+    **dict.fromkeys(("coco/segm_mAP", "coco/bbox_mAP", "lvis/segm_AP", "lvis/bbox_AP"), 100),
+    **dict.fromkeys(("pascal_voc/mAP", "openimages/mAP", "cityscapes/mAP"), 100),
+    "accuracy/top1": 1,
+}
+"""The usual metrics of the tasks, the first that a test gives counts -> points that one unit is: some end at 1."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,7 @@ def main_metric(metrics: Mapping[str, float]) -> str:
     Returns:
         Its name.
     """
-    return next((name for name in _MAIN_METRICS if name in metrics), next(iter(metrics)))
+    return next((name for name in POINTS if name in metrics), next(iter(metrics)))
 
 
 def test_images(subject: Subject) -> list[NDArray[np.uint8]]:

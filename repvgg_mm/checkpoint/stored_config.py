@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..archs import resolve_arch
+from ..names import type_name
 from .errors import CheckpointError
 
 _BACKBONES = ("RepVGG", "RepVGGplus")
@@ -231,7 +232,7 @@ def set_conv_bn(cfg: dict[str, Any]) -> int:
 
 def _backbones(cfg: dict[str, Any]) -> list[dict[str, Any]]:
     parts = (part for _, part in _walk(cfg, ()) if isinstance(part, dict))
-    return [part for part in parts if str(part.get("type")).rpartition(".")[2] in _BACKBONES]
+    return [part for part in parts if type_name(part) in _BACKBONES]
 
 
 def _walk(value: Any, keys: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], Any]]:

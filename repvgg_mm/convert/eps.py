@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..names import type_name
+
 DEFAULT_EPS = 1e-5  # torch.nn.BatchNorm2d's, which the authors, mmpretrain and timm leave as it is
 
 # Code bases whose models set another one, by names that only theirs have. YOLOv6 (github.com/meituan/YOLOv6): its
@@ -53,7 +55,7 @@ def _eps_of_config(cfg: Mapping[str, Any] | None) -> float | None:
 def _backbones(value: object) -> Iterator[Mapping[str, Any]]:
     """Find every RepVGG in a config."""
     if isinstance(value, Mapping):
-        if str(value.get("type")).rpartition(".")[2] in ("RepVGG", "RepVGGplus"):
+        if type_name(value) in ("RepVGG", "RepVGGplus"):
             yield value
         value = list(value.values())
     if isinstance(value, (list, tuple)):

@@ -30,21 +30,21 @@ class TopKAccuracy(BaseMetric):
             raise ValueError(f"topk={topk!r} must be whole numbers above 0, such as (1, 5)")
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Rank the class of each image.
+        """Rank the class of each image; of classes with one score the first is ahead, and NaN is ahead of all numbers.
 
         Args:
             data_batch: not used.
             data_samples: one dict an image, with ``scores`` (K,) and ``label``.
         """
         for sample in data_samples:
-            scores, label = sample["scores"], sample["label"]
-            self.results.append(int((scores > scores[label]).sum()))
+            order = sample["scores"].argsort(descending=True, stable=True)
+            self.results.append(int((order == sample["label"]).nonzero()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
         """Count ranks.
 
         Args:
-            results: for each image, how many classes score higher than its own.
+            results: for each image, how many classes are ahead of its own.
 
         Returns:
             ``top1``, ``top5``, ... in percent.

@@ -79,7 +79,7 @@ class QuantAwareTraining(Hook):
 
         def run(batch: list[int]) -> None:
             samples = [dataset[Draw(index, mix_seed(runner.seed or 0, index))] for index in batch]
-            data = model.data_preprocessor(loader.collate_fn(samples), False)
+            data = model.data_preprocessor(loader.collate_fn(samples), True)  # pads crops of different sizes
             model._run_forward(data, mode="tensor")
 
         batches = [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..names import type_name
 from .opencv_resize import resize_bytes
 from .pillow_resize import resize_averaging
 from .raw_shape import SIDES
@@ -115,7 +116,7 @@ def _read_windows(given: Mapping[str, Any]) -> Windows | None:
 def _read_pipeline(steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...] | None:
     resize: tuple[Any, ...] | None = None
     for step in steps:
-        kind = str(step.get("type")).rpartition(".")[2]
+        kind = type_name(step)
         if kind == "Resize" and resize is None and isinstance(step.get("scale"), (tuple, list)):
             width, height = step["scale"]
             kept = step.get("keep_ratio", False)

@@ -150,10 +150,12 @@ class RepVGG(BaseModule):
         Returns:
             Name -> feature map, in the order of the network.
         """
-        outputs = {}
+        outputs: dict[str, Tensor] = {}
         if not functions_are_transformed():
             x = x.contiguous(memory_format=torch.channels_last)  # faster, and so is all that follows
         for name, part in self.parts().items():
+            if len(outputs) == len(names):
+                break
             x = part(x)
             if name in names:
                 outputs[name] = x

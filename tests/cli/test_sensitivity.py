@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from command_lines import CLS
@@ -88,37 +89,66 @@ def test_within_a_budget(checkpoint: str, tmp_path: Path, capsys: pytest.Capture
     assert re.search(r"^accuracy/top1 [\d.]+, the checkpoint's [\d.]+; 0 layers in float32$", said, re.MULTILINE)
 
 
-@pytest.fixture
-def touchy(checkpoint: str, tmp_path: Path) -> str:
-    """A checkpoint that is right about all of its images, by so little that any rounding costs it some of them."""
+def solved(checkpoint: str, path: Path, mean: float, dead: bool = False) -> str:
+    """Make a checkpoint that is right about all of its images.
+
+    Args:
+        checkpoint: of the model.
+        path: file to write.
+        mean: what is taken off the images.
+        dead: let the first feature be 0 always, and its weights so large that the others' don't count beside them.
+    """
     saved = torch.load(checkpoint, weights_only=False)
     cfg = Config.fromstring(saved["meta"]["cfg"], ".py")
     cfg.test_dataloader.dataset.split = "train"
-    cfg.model.data_preprocessor.mean = [-2e4] * 3  # 8 bits are too coarse for what differs among images
+    cfg.model.data_preprocessor.mean = [mean] * 3
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model).eval()
+    for name, tensor in saved["state_dict"].items():
+        if dead and "stage4" in name and name.endswith(("bn.weight", "bn.bias", "identity.weight", "identity.bias")):
+            tensor[0] = 0.0
     model.load_state_dict(saved["state_dict"])
     seen: list[torch.Tensor] = []
     model.linear.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     (data,) = Runner.build_dataloader(cfg.test_dataloader)
     with torch.no_grad():
         model._run_forward(model.data_preprocessor(data), mode="tensor")
-    mean = seen[0].double().mean(0)
+    mean_feature = seen[0].double().mean(0)
     wanted = functional.one_hot(data["data_samples"], 10).double()
-    weight = torch.linalg.pinv(seen[0].double() - mean, rtol=1e-3) @ wanted
-    saved["state_dict"] |= {"linear.weight": weight.T.float(), "linear.bias": -(mean @ weight).float()}
+    weight = torch.linalg.pinv(seen[0].double() - mean_feature, rtol=1e-3) @ wanted
+    saved["state_dict"] |= {"linear.weight": weight.T.float(), "linear.bias": -(mean_feature @ weight).float()}
+    if dead:
+        saved["state_dict"]["linear.weight"][:, 0] = 1e7
     saved["meta"]["cfg"] = cfg.pretty_text
-    torch.save(saved, tmp_path / "touchy.pth")
-    return str(tmp_path / "touchy.pth")
+    torch.save(saved, path)
+    return str(path)
+
+
+def test_the_layer_that_loses_most_stays_in_float32(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], graphs_once: None
+) -> None:
+    one, out = solved(checkpoint, tmp_path / "one.pth", 128, dead=True), tmp_path / "a.onnx"
+    assert export.main([one, str(out), "--int8", "4", "--max-drop", "60"]) == 0
+    said = capsys.readouterr().out
+    assert re.match(
+        r"accuracy/top1 [\d.]+, the checkpoint's 100; [1-6] layers in float32: linear\b", said.splitlines()[0]
+    )
+    price = re.match(r"([\d.]+) times the bytes and ([\d.]+) times the time of 8 bits alone", said.splitlines()[1])
+    assert price and float(price[1]) >= 1 and float(price[2]) > 0
+    stored = {tensor.name for tensor in onnx.load(out).graph.initializer}
+    assert any(name.endswith("linear.weight") for name in stored)
+    assert any(name.endswith("stage0.rbr_reparam.weight/integers") for name in stored)
 
 
 def test_a_budget_that_cannot_be_met(
-    touchy: str,
+    checkpoint: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     graphs_once: None,
 ) -> None:
+    """By a checkpoint whose images are so far from zero that 8 bits are too coarse for what differs among them."""
+    touchy = solved(checkpoint, tmp_path / "touchy.pth", -2e4)
     graphs: list[Path] = []
     monkeypatch.setattr(complete_graph, "join", lambda *given: graphs.append(given[-1]) or join(*given))
     out = tmp_path / "out"

@@ -48,3 +48,11 @@ def test_topk_accuracy() -> None:
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]])
     metric.process(None, [{"scores": row, "label": label} for row, label in zip(scores, [1, 2, 0], strict=True)])
     torch.testing.assert_close(metric.evaluate(3), {"accuracy/top1": 100 / 3, "accuracy/top2": 200 / 3})
+
+
+def test_a_model_that_always_says_the_same_is_not_right() -> None:
+    """Nor is one whose scores are not finite."""
+    metric = TopKAccuracy(topk=(1, 2))
+    for scores in (torch.full((4,), 0.25), torch.full((4,), torch.nan)):
+        metric.process(None, [{"scores": scores, "label": label} for label in range(4)])
+        torch.testing.assert_close(metric.evaluate(4), {"accuracy/top1": 25.0, "accuracy/top2": 50.0})

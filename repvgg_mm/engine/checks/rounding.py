@@ -1,12 +1,13 @@
 """What a training with rounded numbers can't start from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 
 from ...checkpoint.errors import CheckpointError
 from ...checkpoint.rounded import trained_layers
+from ...names import type_name
 from ...reparam.convert import is_deployed
 
 _HOOK = "QuantAwareTraining"
@@ -27,8 +28,8 @@ def check_quant_aware(cfg: Config) -> None:
         raise ValueError(f"{_HOOK} goes on from a finished training: set load_from to its checkpoint")
     if _has_deploy(cfg.model):
         raise ValueError(f"{_HOOK} trains the three branches: leave deploy=True out of the model's config")
-    wrapper = (cfg.get("optim_wrapper") or {}).get("type", "OptimWrapper")
-    if wrapper in ("AmpOptimWrapper", "BFloat16OptimWrapper"):
+    wrapper = type_name(cfg.get("optim_wrapper") or {})
+    if wrapper in ("AmpOptimWrapper", "ApexOptimWrapper", "BFloat16OptimWrapper"):
         raise ValueError(f"optim_wrapper.type={wrapper!r} rounds once more: {_HOOK} trains in float32")
 
 
@@ -64,8 +65,12 @@ def check_weights(cfg: Config, weights: Iterable[str], path: str) -> None:
 
 
 def _asked_for(cfg: Config) -> bool:
-    hooks = cfg.get("custom_hooks") or []
-    return any(str(hook.get("type")).rpartition(".")[2] == _HOOK for hook in hooks if isinstance(hook, Mapping))
+    return any(type_name(hook) == _HOOK for hook in _hooks(cfg))
+
+
+def _hooks(cfg: Config) -> Iterator[Mapping[str, Any]]:
+    listed, named = cfg.get("custom_hooks") or [], cfg.get("default_hooks") or {}
+    yield from (hook for hook in (*listed, *named.values()) if isinstance(hook, Mapping))
 
 
 def _has_deploy(node: Any) -> bool:
