@@ -14,6 +14,7 @@ from ..models.backbone import RepVGG
 from .across_processes import bare_model
 
 _BATCHES = 3  # timed before and after: the first warms up
+_GRAPHS = 64  # of one backbone: sizes of images and batches, training and validation; torch gives up after 8
 
 
 @HOOKS.register_module(force=True)
@@ -68,6 +69,7 @@ def compile_backbone(runner: Runner) -> None:
         runner: its model has a RepVGG.
     """
     backbone: Any = next(module for module in bare_model(runner).modules() if isinstance(module, RepVGG))
+    torch._dynamo.config.recompile_limit = _GRAPHS
     backbone.forward_parts = torch.compile(backbone.forward_parts, fullgraph=True)
 
 

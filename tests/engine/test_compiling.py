@@ -1,7 +1,13 @@
 """A compiled backbone: one graph in every form, the same losses and metrics, and a line that says what it gains."""
 
+import pickle
 import re
+from collections.abc import Callable, Collection, Iterator
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -9,12 +15,13 @@ import torch
 from command_lines import losses
 from helpers import SMALL_ARCH, image, randomize_bn
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import Tensor, fx
 from training_runs import EPOCHS, train, write_config
 
 from repvgg_mm import RepVGG
 from repvgg_mm.cli import test as test_command
-from repvgg_mm.engine.compiling import enable_compiling
+from repvgg_mm.engine.compiling import compile_backbone, enable_compiling
 
 LINE = re.compile(r"compiled the backbone in [\d.]+ s; a batch takes [\d.]+ s, [\d.]+ of [\d.]+ s without")
 FORMS: dict[str, dict[str, object]] = {
@@ -72,6 +79,36 @@ def test_images_of_other_sizes(settings: dict[str, object]) -> None:
             model.zero_grad()
             found.append((out.detach(), grads))
         torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+
+
+class Plain(RepVGG):
+    """Its forward compiles at once."""
+
+    def forward_parts(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        return {"stage4": x * self.stage0.rbr_dense.conv.weight.sum()}
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plain]:
+    """A backbone as a run compiles it, but by no C++ compiler, where torch itself gives up after two graphs, not 8."""
+    torch.compiler.reset()
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="eager"))
+    model = Plain(SMALL_ARCH, out_indices=(3,))
+    with torch._dynamo.config.patch(recompile_limit=2):
+        compile_backbone(cast(Runner, SimpleNamespace(model=model)))
+        yield model
+
+
+def test_more_kinds_of_images_than_torch_makes_graphs_for(compiled: Plain) -> None:
+    for axes in range(1, 4):  # each takes a graph
+        assert compiled(torch.rand([2] * axes))[0].ndim == axes
+
+
+@pytest.mark.parametrize("duplicate", [deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_computes_with_its_own_weights(compiled: Plain, duplicate: Callable[[Plain], Plain]) -> None:
+    copied = duplicate(compiled)
+    torch.nn.init.zeros_(copied.stage0.rbr_dense.conv.weight)
+    assert compiled(torch.ones(1))[0] != 0 and copied(torch.ones(1))[0] == 0
 
 
 @pytest.fixture(autouse=True)
