@@ -86,8 +86,10 @@ def enable_compiling(cfg: Config) -> None:
 
     if cfg.get("compile"):
         raise ValueError("compile=... in the config hands the whole step to torch.compile: leave it or ours out")
-    if "RepVGG" not in str(cfg.model):
-        raise ValueError(f"model.type={cfg.model.type!r} has no RepVGG backbone to compile")
+    model = cfg.get("model")
+    if "RepVGG" not in str(model):
+        kind = model.get("type") if isinstance(model, dict) else model
+        raise ValueError(f"model.type={kind!r} has no RepVGG backbone to compile")
     try:
         get_cpp_compiler()
     except Exception as error:  # of a kind that differs from version to version

@@ -1,5 +1,6 @@
 """A compiled backbone: one graph in every form, the same losses and metrics, and a line that says what it gains."""
 
+import logging
 import pickle
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -21,7 +22,7 @@ from training_runs import EPOCHS, train, write_config
 
 from repvgg_mm import RepVGG
 from repvgg_mm.cli import test as test_command
-from repvgg_mm.engine.compiling import compile_backbone, enable_compiling
+from repvgg_mm.engine.compiling import CompileHook, compile_backbone, enable_compiling
 
 LINE = re.compile(r"compiled the backbone in [\d.]+ s; a batch takes [\d.]+ s, [\d.]+ of [\d.]+ s without")
 FORMS: dict[str, dict[str, object]] = {
@@ -145,6 +146,17 @@ def test_testing(complete_files: dict[str, Path], tmp_path: Path, capsys: pytest
     assert len(LINE.findall(log.read_text())) == 1
 
 
+def test_too_few_batches_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("few")
+    hook, runner = CompileHook(), cast(Runner, SimpleNamespace(logger=logger))
+    with caplog.at_level(logging.INFO, "few"):
+        for batch in range(3):
+            hook.before_train_iter(runner, batch)
+            hook.after_train_iter(runner, batch)
+        hook.after_run(runner)
+    assert caplog.messages == ["nothing was compiled: that begins after 3 batches"]
+
+
 class TestRefused:
     """What is refused before anything runs."""
 
@@ -157,6 +169,11 @@ class TestRefused:
     def test_nothing_to_compile(self) -> None:
         with pytest.raises(ValueError, match="'ResNet' has no RepVGG backbone"):
             enable_compiling(Config({"model": {"type": "ResNet"}}))
+
+    @pytest.mark.parametrize("model", [None, "ResNet"])
+    def test_what_is_no_model(self, model: object) -> None:
+        with pytest.raises(ValueError, match=f"model.type={model!r} has no RepVGG backbone"):
+            enable_compiling(Config({"model": model}))
 
     def test_twice(self) -> None:
         with pytest.raises(ValueError, match="in the config hands the whole step"):
