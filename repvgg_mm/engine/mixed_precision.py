@@ -76,11 +76,11 @@ def enable_amp(cfg: Config) -> None:
         raise ValueError(f"mixed precision works with optim_wrapper.type='OptimWrapper', not {kind!r}")
     if torch.cuda.is_available():
         if kind != "BFloat16OptimWrapper":
-            wrapper.type = "AmpOptimWrapper"
+            wrapper["type"] = "AmpOptimWrapper"
             wrapper.setdefault("loss_scale", "dynamic")
         return
     if wrapper.get("dtype", "bfloat16") != "bfloat16":
-        raise ValueError(f"optim_wrapper.dtype={wrapper.dtype!r} needs a GPU: a CPU's mixed precision is bfloat16")
-    wrapper.type = "BFloat16OptimWrapper"
+        raise ValueError(f"optim_wrapper.dtype={wrapper['dtype']!r} needs a GPU: a CPU's mixed precision is bfloat16")
+    wrapper["type"] = "BFloat16OptimWrapper"
     for name in ("dtype", "loss_scale"):
         wrapper.pop(name, None)
