@@ -27,6 +27,11 @@ def scale_of(reach: Tensor, bits: int = 8) -> Tensor:
     return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
 
 
+def has_grid(reach: float, bits: int = 8) -> bool:
+    """Return whether a grid can end there: not at 0, nor so near to it that its steps are no normal numbers."""
+    return reach / top(bits) >= torch.finfo(torch.float32).tiny
+
+
 def channel_reach(weight: Tensor, axis: int = 0) -> Tensor:
     """Return the largest absolute number of each channel.
 

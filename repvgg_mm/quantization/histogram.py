@@ -15,7 +15,7 @@ class Histogram:
 
     Attributes:
         counts: of each bin, shape (BINS,), without the zeros.
-        width: of a bin; 0 before the first number that is not zero.
+        width: of a bin, no less than the smallest normal number; 0 before the first number that is not zero.
         zeros: how many numbers are exactly zero.
         low: smallest number, inf before the first one.
         high: largest number, -inf before the first one.
@@ -68,7 +68,7 @@ class Histogram:
         if peak == 0:
             return
         if not self.width:
-            self.width = 2.0 ** (math.frexp(peak)[1]) / BINS
+            self.width = max(2.0 ** math.frexp(peak)[1] / BINS, torch.finfo(torch.float32).tiny)
         while self.width * BINS < peak:
             self.counts = torch.cat([self.counts.view(-1, 2).sum(1), torch.zeros(BINS // 2, dtype=torch.int64)])
             self.width *= 2

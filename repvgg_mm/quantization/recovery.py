@@ -12,6 +12,7 @@ from .bias_correction import correct_biases
 from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
 from .calibrators import CALIBRATORS
 from .equalisation import channel_peaks, equalise, find_chains
+from .grid import has_grid
 from .layers import DECODING, Layer, weighted_layers
 from .noise_ratio import Noise, compare, mean_ratio
 from .reconstruction import reconstruct
@@ -49,7 +50,7 @@ class Recovered:
         scheme: what to round in it.
         steps: what was tried.
         exact: signal-to-noise ratio where no sum saturates; None where nothing was tried.
-        unseen: layers that no number came to; they stay in float32.
+        unseen: layers that stay in float32, as samples don't tell their grids; see `Recovery.unseen`.
     """
 
     model: onnx.ModelProto
@@ -124,23 +125,28 @@ class Recovery:
         model: the graph.
         samples: what its one input takes.
         layers: those that may be rounded.
-        unseen: those that saw no number; they stay in float32.
+        unseen: those that stay in float32, as nothing but zeros came to them or from them, numbers as good as zero, or
+            nothing at all: no grid is known that would hold another image's numbers.
         histograms: of the maps that may be rounded.
         judge: tells the error at the outputs.
 
     Raises:
-        ValueError: if the graph is rounded already, or a number in it is not finite.
+        ValueError: if the graph is rounded already, a number in it is not finite, or no layer has one of the names.
     """
 
     def __init__(self, model: onnx.ModelProto, samples: Samples, floats: Collection[str] = ()) -> None:
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             raise ValueError("the graph is rounded to 8 bits already: give the one in float32")
-        layers = [layer for layer in weighted_layers(model) if layer.name not in floats]
+        layers = weighted_layers(model)
+        unknown = sorted(set(floats) - {layer.name for layer in layers})
+        if unknown:
+            raise ValueError(f"no layer with weights is called {unknown[0]!r}: it can't be kept in float32")
+        layers = [layer for layer in layers if layer.name not in floats]
         maps = rounded_maps(model, layers)
         self.model, self.samples = model, samples
         self.histograms = observe_maps(model, [*dict.fromkeys(maps.values())], samples)
-        totals = {name: histogram.total for name, histogram in self.histograms.items()}
-        self.layers = tuple(one for one in layers if totals[one.data] and totals[maps[one.output]])
+        known = {name for name, histogram in self.histograms.items() if has_grid(histogram.peak)}
+        self.layers = tuple(layer for layer in layers if known.issuperset((layer.data, maps[layer.output])))
         self.unseen = tuple(layer for layer in layers if layer not in self.layers)
         self.judge = Judge(model, self.layers, samples)
 
@@ -177,7 +183,7 @@ def recover(
         The scheme, and the graph that it is for.
 
     Raises:
-        ValueError: if the graph is rounded already, or a number in it is not finite.
+        ValueError: if the graph is rounded already, a number in it is not finite, or no layer has one of the names.
     """
     return Recovery(model, samples, floats).by(method, start, runtime)
 
@@ -212,7 +218,7 @@ class _Search:
             equal = equalise(given, chains, channel_peaks(given, chains, self._samples))
             if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, PLAIN))):
                 base = equal
-            self._offer_room(base)  # where one channel drowns all others, nothing tells before
+                self._offer_room(base)  # where one channel drowns all others, nothing tells before
         for calibrator in CALIBRATORS:
             if calibrator != PLAIN:
                 reaches = self.calibrated(base, calibrator).reaches

@@ -57,6 +57,15 @@ def test_memory_does_not_grow(network: Path) -> None:
     assert len(counts) == 6 and max(counts) <= 2
 
 
+@pytest.mark.parametrize("peak", [1e-38, 1e-42, 1e-45])
+def test_numbers_that_are_hardly_there(peak: float) -> None:
+    """Smaller than a normal number of float32, whose bins would be no numbers at all; larger ones may follow."""
+    histogram = gathered(torch.tensor([0.0, -peak]))
+    assert (histogram.total, histogram.zeros, int(histogram.counts.sum())) == (2, 1, 1)
+    histogram.add(torch.tensor([1.0]))
+    assert histogram.counts[0] == 1 == histogram.counts[BINS // 2 :].sum()
+
+
 @pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
 def test_numbers_that_are_not_finite(wrong: float) -> None:
     with pytest.raises(ValueError, match=r"reaches (-?inf|nan)"):

@@ -6,9 +6,9 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import image
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from small_graphs import numbers, small_graph
 
 from repvgg_mm.quantization import reconstruction
 from repvgg_mm.quantization.grid import quantize
@@ -16,22 +16,6 @@ from repvgg_mm.quantization.layers import weighted_layers, weights
 from repvgg_mm.quantization.recovery import Judge, recover
 from repvgg_mm.quantization.scheme import Scheme, apply
 from repvgg_mm.quantization.sums import leave_room, saturating
-
-
-@pytest.mark.parametrize("stride, dilation, pads", [((1, 2), (1, 1), [1, 1, 1, 1]), ((2, 1), (2, 1), [2, 0, 1, 1])])
-def test_what_a_layer_sees(stride: tuple[int, int], dilation: tuple[int, int], pads: list[int]) -> None:
-    """Rows times weights are what the convolution makes, wherever the positions are."""
-    torch.manual_seed(0)
-    x, weight = torch.randn(2, 4, 7, 9), torch.randn(6, 4, 3, 2)
-    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], strides=stride, dilations=dilation, pads=pads)
-    top, left, bottom, right = pads
-    made = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, None, stride, 0, dilation)
-    total = made.shape[0] * made.shape[2] * made.shape[3]
-    seen = reconstruction._seen(x, node, [*weight.shape], total, torch.Generator().manual_seed(0))
-    got = seen @ weight.permute(2, 3, 1, 0).flatten(0, 2)
-    wanted = made.permute(0, 2, 3, 1).flatten(0, 2)
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(got, wanted[order])
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -51,3 +35,28 @@ def test_nearer_than_the_nearest(bits: int, network: Path) -> None:
         weight = torch.from_numpy(numpy_helper.to_array(weights(made)[layer.weight]).copy())
         scale = found.scale(layer, weight)
         torch.testing.assert_close(quantize(weight, scale, bits, narrow=True) * scale, weight, rtol=0, atol=0)
+
+
+def test_weights_that_levels_share() -> None:
+    """What all levels see counts, and what all of them make gets nearer."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("MaxPool", ["ra"], ["p"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["ra", "head.weight"], ["y"], "high"),
+        helper.make_node("Conv", ["p", "head.weight"], ["z"], "low"),
+    ]
+    stored = {"a.weight": numbers(8, 3, 3, 3), "head.weight": numbers(4, 8, 1, 1)}
+    model = small_graph(nodes, stored, [1, 3, 10, 12])
+    samples = [numbers(1, 3, 10, 12, seed=seed) for seed in range(4)]
+    scheme = recover(model, samples, "minmax", Scheme(bits=4)).scheme
+    made, found = reconstruction.reconstruct(model, model, scheme, samples, room=False)
+    assert found.scales.keys() == stored.keys()
+    judge = Judge(model, scheme.layers, samples)
+    heads = Scheme(tuple(layer for layer in scheme.layers if layer.name == "head"), bits=4)
+    assert len(heads.layers) == 2
+    before = judge(apply(model, heads)).decibels
+    with_head = onnx.ModelProto()
+    with_head.CopyFrom(model)
+    weights(with_head)["head.weight"].CopyFrom(weights(made)["head.weight"])
+    assert judge(apply(with_head, replace(heads, scales=found.scales))).decibels > before + 1

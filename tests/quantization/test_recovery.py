@@ -5,6 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from onnx import helper
+from small_graphs import numbers, small_graph
 
 from repvgg_mm.benchmark.stress import stress
 from repvgg_mm.quantization.layers import weighted_layers
@@ -60,6 +62,22 @@ def test_room_is_asked_for_again_with_reconstruction(network: Path, samples: lis
         assert again[0].decibels > max(step.decibels for step in search.steps[:-1]) + 10
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_room_is_asked_for_again_behind_equalisation(
+    taken: bool, network: Path, samples: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only there: without it the second step would be the first one again."""
+    offer = _Search._offer
+
+    def judged(search: _Search, name: str, *step: object) -> bool:
+        kept = offer(search, name, *step)  # type: ignore[arg-type]
+        return {"room for sums of 16 bits": False, "equalisation": taken}.get(name, kept)
+
+    monkeypatch.setattr(_Search, "_offer", judged)
+    names = [step.name for step in recover(onnx.load(network), samples).steps]
+    assert names.count("room for sums of 16 bits") == 1 + taken
+
+
 def test_a_graph_that_is_rounded_already(recovered: Recovered, samples: list[torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="rounded to 8 bits already: give the one in float32"):
         recover(recovered.rounded, samples)
@@ -71,6 +89,31 @@ def test_layers_that_are_to_stay(network: Path, samples: list[torch.Tensor]) -> 
     assert "linear" not in [layer.name for layer in found.scheme.layers]
     stored = {tensor.name for tensor in found.rounded.graph.initializer}
     assert {"model.linear.weight", "model.backbone.stage0.rbr_reparam.weight/integers"} <= stored
+
+
+def test_a_layer_that_is_to_stay_must_be_there(network: Path, samples: list[torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"no layer with weights is called 'linaer': it can't be kept in float32"):
+        recover(onnx.load(network), samples, "minmax", floats=["linear", "linaer"])
+
+
+def test_a_map_of_zeros_alone_gets_no_grid() -> None:
+    """Another image's numbers there would be rounded to whole ones."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight", "a.bias"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("Conv", ["ra", "b.weight"], ["y"], "b"),
+        helper.make_node("Conv", ["x", "c.weight"], ["z"], "c"),
+    ]
+    stored = {"a.weight": torch.ones(4, 3, 1, 1), "a.bias": torch.full((4,), -2.0)}
+    stored |= {"b.weight": numbers(2, 4, 1, 1), "c.weight": numbers(2, 3, 1, 1)}
+    model = small_graph(nodes, stored, [1, 3, 10, 12])
+    dark = [torch.cat([torch.ones(1, 1, 10, 12), torch.zeros(1, 2, 10, 12)], 1)]
+    found = recover(model, dark, "minmax")
+    assert [layer.name for layer in found.unseen] == ["a", "b"]
+    assert [layer.name for layer in found.scheme.layers] == ["c"]
+    bright = [torch.full((1, 3, 10, 12), 0.8)]
+    wanted, got = (next(run(one, ["y"], bright))["y"] for one in (model, found.rounded))
+    torch.testing.assert_close(got, wanted, rtol=0.05, atol=0)  # the image is rounded, the map of 0.4 is not
 
 
 def test_the_outputs_of_the_network_inside_a_complete_file(network: Path, samples: list[torch.Tensor]) -> None:

@@ -1,0 +1,117 @@
+"""Covariances of what layers take: how much each input tells, and how much of it another one could make good.
+
+A covariance has the square of a layer's inputs. Layers are looked at group by group, one pass over the samples each, so
+that memory has a limit.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layers import Layer, weights
+from .running import run
+from .samples import Samples
+
+MOST = 8192
+"""Inputs of a channel; layers with more have no covariance."""
+
+_LIMIT = 2**29  # bytes of covariances at a time; the largest one has as many
+_POSITIONS = 8192  # of a map, over all samples; a position's neighbours tell little more
+
+
+def covariances(
+    exact: onnx.ModelProto, model: onnx.ModelProto, users: Mapping[str, Sequence[Layer]], samples: Samples
+) -> Iterator[tuple[str, Tensor]]:
+    """Gather x x^T of what layers see, for each tensor of weights; memory does not grow with the number of layers.
+
+    Args:
+        exact: graph in float32.
+        model: the same with rounded numbers.
+        users: name of weights -> the layers that share them, convolutions of images without groups or linear.
+        samples: what the input takes.
+
+    Yields:
+        Name of weights and the sum over all that use them, float64, (inputs, inputs), in the order of
+        `weight_columns`; the tensor is the taker's to change. Weights that nothing comes to are left out, and those of
+        more than `MOST` inputs.
+    """
+    sizes = {name: list(tensor.dims) for name, tensor in weights(exact).items() if name in users}
+    inputs = {name: math.prod(sizes[name]) // sizes[name][layers[0].axis] for name, layers in users.items()}
+    nodes = {node.name: node for node in exact.graph.node}
+    for group in _groups({name: count for name, count in inputs.items() if count <= MOST}):
+        found: dict[str, Tensor] = {}
+        layers = [layer for name in group for layer in users[name]]
+        for layer, seen in _look(model, layers, nodes, sizes, samples):
+            if layer.weight not in found:
+                found[layer.weight] = torch.zeros(seen.shape[1], seen.shape[1], dtype=torch.float64)
+            found[layer.weight].add_(seen.T @ seen)
+        for name in group:
+            if name in found:
+                yield name, found.pop(name)
+
+
+def _groups(inputs: Mapping[str, int]) -> Iterator[list[str]]:
+    """Split weights into groups whose covariances stay below the limit, or are one alone."""
+    group: list[str] = []
+    size = 0
+    for name, count in inputs.items():
+        if group and size + 8 * count**2 > _LIMIT:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += 8 * count**2
+    if group:
+        yield group
+
+
+def _look(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    nodes: Mapping[str, onnx.NodeProto],
+    sizes: Mapping[str, Sequence[int]],
+    samples: Samples,
+) -> Iterator[tuple[Layer, Tensor]]:
+    """Yield what each layer sees of each sample."""
+    given = {one.name for one in model.graph.input}
+    names = {layer.node: layer.data + "/rounded" if layer.data in given else layer.data for layer in layers}
+    generator = torch.Generator().manual_seed(0)
+    most = -(-_POSITIONS // len(samples))
+    for tensors in run(model, [*dict.fromkeys(names.values())], samples):
+        for layer in layers:
+            x = tensors[names[layer.node]]
+            if x.numel():
+                yield layer, _seen(x, nodes[layer.node], sizes[layer.weight], most, generator)
+
+
+def _seen(x: Tensor, node: onnx.NodeProto, size: Sequence[int], most: int, generator: torch.Generator) -> Tensor:
+    """Return what a layer's products take at random positions, one row each: (positions, taps * input channels)."""
+    if node.op_type == "Gemm":
+        return x[torch.randperm(len(x), generator=generator)[:most]]
+    attributes = {one.name: list(one.ints) for one in node.attribute}
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    steps, gaps = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    padded = F.pad(x, (left, right, top, bottom))
+    height, width = (
+        (padded.shape[axis + 2] - gaps[axis] * (size[axis + 2] - 1) - 1) // steps[axis] + 1 for axis in (0, 1)
+    )
+    chosen = torch.randperm(len(x) * height * width, generator=generator)[:most]
+    taps = torch.cartesian_prod(torch.arange(size[2]) * gaps[0], torch.arange(size[3]) * gaps[1])
+    rows = (chosen // width % height * steps[0])[:, None] + taps[:, 0]
+    columns = (chosen % width * steps[1])[:, None] + taps[:, 1]
+    return padded[(chosen // (height * width))[:, None], :, rows, columns].flatten(1)
+
+
+def weight_columns(weight: Tensor, layer: Layer) -> Tensor:
+    """Return weights as (output channels, taps * input channels): neighbours are those that are added in pairs."""
+    moved = weight.movedim((layer.axis, layer.in_axis), (0, -1))
+    return moved.flatten(1)
+
+
+def from_columns(columns: Tensor, weight: Tensor, layer: Layer) -> Tensor:
+    """Undo `weight_columns`: the shape of ``weight``."""
+    moved = weight.movedim((layer.axis, layer.in_axis), (0, -1))
+    return columns.view(moved.shape).movedim((0, -1), (layer.axis, layer.in_axis))
