@@ -1,6 +1,6 @@
 """The grids that a model was trained with, in the graph of its exported file: the same integers, at the same places."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 import torch
@@ -28,19 +28,26 @@ def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> on
         ValueError: if a layer is not in the graph, or two layers have different grids for one map.
     """
     layers = [layer for layer in weighted_layers(model) if layer.name in reaches]
-    missing = reaches.keys() - {layer.name for layer in layers}
-    if missing:
-        raise ValueError(f"{min(missing)} was trained with rounded numbers, but the exported graph has no such layer")
+    _refuse_lost(model, reaches.keys() - {layer.name for layer in layers})
     ends = {layer.data: reaches[layer.name] for layer in layers}
     for layer in layers:
         if ends[layer.data] != reaches[layer.name]:
-            raise ValueError(f"{layer.name} was trained with another range for its input than what takes it, too")
+            raise ValueError(f"{layer.name} and another layer take one map, but were trained with different ranges")
     stored = weights(model)
     scales = {layer.weight: _scale(stored, layer, ends[layer.data]) for layer in layers}
     rounded = apply(model, Scheme(tuple(layers), ends | _before_relu(model, layers, ends), scales))
     _round_biases(rounded, layers, ends, scales)
     _give_back(rounded, layers, ends)
     return rounded
+
+
+def _refuse_lost(model: onnx.ModelProto, missing: Collection[str]) -> None:
+    """Refuse layers that are not where they should be; one that no answer depends on is in no graph at all."""
+    stored = weights(model)
+    unnamed = any(not layer.weight.endswith(".weight") for layer in weighted_layers(model))
+    lost = [name for name in missing if unnamed or any(one.endswith(f"{name}.weight") for one in stored)]
+    if lost:
+        raise ValueError(f"{min(lost)} was trained with rounded numbers, but the exported graph has no such layer")
 
 
 def _scale(stored: Mapping[str, onnx.TensorProto], layer: Layer, end: float) -> Tensor:

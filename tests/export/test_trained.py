@@ -22,6 +22,7 @@ from repvgg_mm.quantization.fake_layers import round_layers, rounded_layers
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
 from repvgg_mm.quantization.grid import hold_bias, quantize, round_bias, scale_of
 from repvgg_mm.quantization.pairs import limit_pairs, roomy_reach
+from repvgg_mm.quantization.trained_grids import round_as_trained
 
 
 def train_rounded(path: Path) -> Path:
@@ -121,3 +122,25 @@ def test_a_segmentor_s_head_is_rounded_and_what_pools_is_not(tmp_path: Path) -> 
         node for node in others for name in node.input if name in made and made[name].op_type == "DequantizeLinear"
     ]
     assert rounded == []  # sums, pooling and concatenation take maps as they were made
+
+
+def test_a_stage_that_no_answer_depends_on_is_in_no_file(tmp_path: Path, graphs_once: None) -> None:
+    checkpoint = train_rounded(Path(save_small("fcos_repvgg_a2_coco", tmp_path / "trained.pth")))
+    out = tmp_path / "file.onnx"
+    assert export_complete(str(checkpoint), str(out)).files
+    stored = [tensor.name for tensor in onnx.load(out).graph.initializer]
+    names = list(rounded_layers(open_model(str(checkpoint)).build()))
+    rounded = [name for name in names if any(one.endswith("/integers") and f"{name}." in one for one in stored)]
+    (unused,) = set(names) - set(rounded)
+    assert not any(unused in name for name in stored)
+
+
+def test_a_layer_that_is_lost_on_the_way_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trained.pth"
+    save(CLS, path)
+    export_checkpoint(str(path), str(tmp_path / "plain.onnx"), (64, 96))
+    model = onnx.load(tmp_path / "plain.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 64), np.float32), "stored"))
+    model.graph.node[-1].input[0] = "stored"  # nothing of the image comes to the last layer
+    with pytest.raises(ValueError, match="linear was trained with rounded numbers, but the exported graph has no such"):
+        round_as_trained(model, {"linear": 1.0})
