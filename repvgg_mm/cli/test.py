@@ -29,7 +29,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint, trained or converted, or an exported file")
     parser.add_argument("--deploy", action="store_true", help="convert the backbone in memory before testing")
     parser.add_argument(
-        "--precision", choices=["bf16", "fp16"], help="test in float32 and then in this, under autocast"
+        "--precision",
+        choices=["bf16", "fp16"],
+        help="test in float32 and then in this, under autocast; not with --compile, --out, --show-dir",
     )
     parser.add_argument("--compile", action="store_true", help="hand the backbone to torch.compile")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, by the config's tta_pipeline")
@@ -48,6 +50,11 @@ def build_runner(args: argparse.Namespace) -> Runner:
     from repvgg_mm.engine.testing import build_test_runner
     from repvgg_mm.runtime import is_exported
 
+    if args.precision and (args.compile or args.out or args.show_dir):
+        raise ValueError(
+            "--precision tests twice, and both tests would compile or write the same: leave --compile, --out, "
+            "--show-dir out, or --precision"
+        )
     shared = {"work_dir": args.work_dir, "options": args.cfg_options}
     if is_exported(args.checkpoint):
         from repvgg_mm.export.exported_runner import build_exported_runner

@@ -79,12 +79,14 @@ class ShardStore:
         if cache_dir is None:
             raise ValueError(f"{root} needs cache_dir=...: a folder of this machine, with room for all shards")
         import_webdataset("gopen")
-        self._cache = Path(cache_dir, sha256(self._root.encode()).hexdigest()[:16])  # of two splits names are alike
-        self._cache.mkdir(parents=True, exist_ok=True)
         content = BytesIO()
         self._transfer(INDEX_NAME, content)
         content.seek(0)
         self.index = ShardIndex.load(content, f"{self._root}/{INDEX_NAME}")
+        # Of two splits names are alike; and shards made again at an address are others, with names and sizes alike.
+        made = sha256(self._root.encode() + content.getvalue())
+        self._cache = Path(cache_dir, made.hexdigest()[:16])
+        self._cache.mkdir(parents=True, exist_ok=True)
 
     def read(self, image: int) -> bytearray:
         """Read the file of one image.

@@ -14,6 +14,7 @@ from ..models.backbone import RepVGG
 from .across_processes import bare_model
 
 _BATCHES = 3  # timed before and after: the first warms up
+_GRAPHS = 64  # of one backbone: sizes of images and batches, training and validation; torch gives up after 8
 
 
 @HOOKS.register_module(force=True)
@@ -68,6 +69,7 @@ def compile_backbone(runner: Runner) -> None:
         runner: its model has a RepVGG.
     """
     backbone: Any = next(module for module in bare_model(runner).modules() if isinstance(module, RepVGG))
+    torch._dynamo.config.recompile_limit = _GRAPHS
     backbone.forward_parts = torch.compile(backbone.forward_parts, fullgraph=True)
 
 
@@ -84,8 +86,10 @@ def enable_compiling(cfg: Config) -> None:
 
     if cfg.get("compile"):
         raise ValueError("compile=... in the config hands the whole step to torch.compile: leave it or ours out")
-    if "RepVGG" not in str(cfg.model):
-        raise ValueError(f"model.type={cfg.model.type!r} has no RepVGG backbone to compile")
+    model = cfg.get("model")
+    if "RepVGG" not in str(model):
+        kind = model.get("type") if isinstance(model, dict) else model
+        raise ValueError(f"model.type={kind!r} has no RepVGG backbone to compile")
     try:
         get_cpp_compiler()
     except Exception as error:  # of a kind that differs from version to version

@@ -65,20 +65,22 @@ def enable_amp(cfg: Config) -> None:
         cfg: the config, changed in place.
 
     Raises:
-        ValueError: if the config's optimizer wrapper is of a kind that has no AMP form, or, without a GPU, asks for
-            another dtype.
+        ValueError: if the config has no optimizer wrapper, or one of a kind that has no AMP form, or one that, without
+            a GPU, asks for another dtype.
     """
-    wrapper = cfg.optim_wrapper
+    wrapper = cfg.get("optim_wrapper")
+    if not isinstance(wrapper, dict):
+        raise ValueError("mixed precision needs optim_wrapper=dict(type='OptimWrapper', ...) in the config")
     kind = wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper", "BFloat16OptimWrapper"):
         raise ValueError(f"mixed precision works with optim_wrapper.type='OptimWrapper', not {kind!r}")
     if torch.cuda.is_available():
         if kind != "BFloat16OptimWrapper":
-            wrapper.type = "AmpOptimWrapper"
+            wrapper["type"] = "AmpOptimWrapper"
             wrapper.setdefault("loss_scale", "dynamic")
         return
     if wrapper.get("dtype", "bfloat16") != "bfloat16":
-        raise ValueError(f"optim_wrapper.dtype={wrapper.dtype!r} needs a GPU: a CPU's mixed precision is bfloat16")
-    wrapper.type = "BFloat16OptimWrapper"
+        raise ValueError(f"optim_wrapper.dtype={wrapper['dtype']!r} needs a GPU: a CPU's mixed precision is bfloat16")
+    wrapper["type"] = "BFloat16OptimWrapper"
     for name in ("dtype", "loss_scale"):
         wrapper.pop(name, None)

@@ -183,6 +183,10 @@ class RepVGG(BaseModule):
             part.requires_grad_(False)
         self.train(self.training)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what compiling put in the place of `forward_parts`: in a copy it would compute with our weights."""
+        return {name: value for name, value in vars(self).items() if name != "forward_parts"}
+
     def switch_to_deploy(self) -> None:
         """Turn every block into its deployed form, in place; does nothing if that is done already."""
         switch_to_deploy(self)

@@ -73,6 +73,11 @@ class _SumBranches(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grad.device.type, enabled=False):  # the precision is that of the forward pass
+            return _SumBranches._gradients(ctx, grad)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         conv: nn.Conv2d = ctx.conv
         x, y3, dense, pointwise, *saved = ctx.saved_tensors
         norms = [saved[i : i + 3] for i in range(0, len(saved), 3)]  # weight, mean and inv_std of each

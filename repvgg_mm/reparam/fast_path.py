@@ -181,7 +181,7 @@ def _plain_parts(block: "RepVGGBlock") -> Parts | None:
         return None
     weights = [conv.weight for conv in convs]
     statistics = [bn._buffers[name] for bn in norms for name in ("running_mean", "running_var")]
-    affine = [tensor for bn in norms for tensor in bn._parameters.values() if tensor is not None]
+    affine = [tensor for bn in norms for tensor in (bn.weight, bn.bias) if tensor is not None]
     return Parts(convs[0], weights[1], norms, [*weights, *statistics, *affine])  # type: ignore[list-item]
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .autocast import computed_in
+from .fast_path import functions_are_transformed
 from .fuse import identity_taps, scaled_kernel
 
 
@@ -100,13 +101,18 @@ def _gradients(
     grad_scale0 = [grad_kernel[identity_taps(grad_kernel)] for _ in scale0]
     grad_scale1 = (centre * pointwise).sum((1, 2, 3))
     grad_pointwise = centre * _spread(scale1)
-    # Unless second derivatives are wanted, the large products take the memory of what has served.
-    served = (None, None) if torch.is_grad_enabled() else (kernel, grad_kernel)
+    # Unless each step is looked into, the large products take the memory of what has served.
+    served = (None, None) if _steps_are_seen(grad) else (kernel, grad_kernel)
     grad_scale3 = torch.mul(grad_kernel, dense, out=served[0]).sum((1, 2, 3))
     grad_dense = torch.mul(grad_kernel, _spread(scale3), out=served[1])
     grad_scales = torch.stack([grad_scale3, grad_scale1, *grad_scale0])
     grads = (x.new_empty(0) if grad_x is None else grad_x, grad_dense, grad_pointwise, grad_bias, grad_scales)
     return [each.to(like.dtype) for each, like in zip(grads, inputs, strict=True)]
+
+
+def _steps_are_seen(grad: Tensor) -> bool:
+    """Tell whether second derivatives are wanted, or many gradients at once: by torch.func, or ``is_grads_batched``."""
+    return torch.is_grad_enabled() or functions_are_transformed() or torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
 def _spread(scale: Tensor) -> Tensor:
@@ -122,8 +128,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     need_x, *need_others = needed = ctx.needs_input_grad[:5]
-    # The former where second derivatives are wanted
-    gradients: Callable[..., Any] = _gradients if torch.is_grad_enabled() else _gradients_as_one_operator
+    gradients: Callable[..., Any] = _gradients if _steps_are_seen(grad) else _gradients_as_one_operator
     grads = gradients(grad, *ctx.saved_tensors, *ctx.geometry, need_x=need_x, need_others=any(need_others))
     return *(g if need else None for g, need in zip(grads, needed, strict=True)), None, None, None, None, None
 

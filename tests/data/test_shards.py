@@ -251,6 +251,19 @@ def test_workers_copy_each_shard_once(made: Path, store: FileServer, tmp_path: P
     assert sorted(store.requests) == sorted(store.files)
 
 
+def test_shards_made_again_are_copied_again(store: FileServer, tmp_path: Path) -> None:
+    for number in range(6):  # files and shards of one size, in either order
+        path = tmp_path / "folder" / "ab"[number % 2] / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (0, number % 2, 0)).save(path)
+    for seed in (0, 1):
+        made = tmp_path / str(seed)
+        make_shards(tmp_path / "folder", made, seed=seed)
+        store.files = {f"/train/{path.name}": path.read_bytes() for path in made.iterdir()}
+        data = shards(store.address, transforms=[], cache_dir=str(tmp_path / "cache"))
+        assert [int(sample["inputs"][1, 0, 0]) for sample in data] == [sample["data_samples"] for sample in data]
+
+
 def test_a_store_that_breaks_is_named(store: FileServer, tmp_path: Path) -> None:
     data = shards(store.address, cache_dir=str(tmp_path))
     del store.files["/train/000001.tar"]

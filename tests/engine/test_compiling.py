@@ -1,7 +1,14 @@
 """A compiled backbone: one graph in every form, the same losses and metrics, and a line that says what it gains."""
 
+import logging
+import pickle
 import re
+from collections.abc import Callable, Collection, Iterator
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -9,12 +16,13 @@ import torch
 from command_lines import losses
 from helpers import SMALL_ARCH, image, randomize_bn
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import Tensor, fx
 from training_runs import EPOCHS, train, write_config
 
 from repvgg_mm import RepVGG
 from repvgg_mm.cli import test as test_command
-from repvgg_mm.engine.compiling import enable_compiling
+from repvgg_mm.engine.compiling import CompileHook, compile_backbone, enable_compiling
 
 LINE = re.compile(r"compiled the backbone in [\d.]+ s; a batch takes [\d.]+ s, [\d.]+ of [\d.]+ s without")
 FORMS: dict[str, dict[str, object]] = {
@@ -74,6 +82,36 @@ def test_images_of_other_sizes(settings: dict[str, object]) -> None:
         torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
 
 
+class Plain(RepVGG):
+    """Its forward compiles at once."""
+
+    def forward_parts(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        return {"stage4": x * self.stage0.rbr_dense.conv.weight.sum()}
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plain]:
+    """A backbone as a run compiles it, but by no C++ compiler, where torch itself gives up after two graphs, not 8."""
+    torch.compiler.reset()
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend="eager"))
+    model = Plain(SMALL_ARCH, out_indices=(3,))
+    with torch._dynamo.config.patch(recompile_limit=2):
+        compile_backbone(cast(Runner, SimpleNamespace(model=model)))
+        yield model
+
+
+def test_more_kinds_of_images_than_torch_makes_graphs_for(compiled: Plain) -> None:
+    for axes in range(1, 4):  # each takes a graph
+        assert compiled(torch.rand([2] * axes))[0].ndim == axes
+
+
+@pytest.mark.parametrize("duplicate", [deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_computes_with_its_own_weights(compiled: Plain, duplicate: Callable[[Plain], Plain]) -> None:
+    copied = duplicate(compiled)
+    torch.nn.init.zeros_(copied.stage0.rbr_dense.conv.weight)
+    assert compiled(torch.ones(1))[0] != 0 and copied(torch.ones(1))[0] == 0
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process leaves broken files in the cache that all share (torch 2.14.1)."""
@@ -108,6 +146,17 @@ def test_testing(complete_files: dict[str, Path], tmp_path: Path, capsys: pytest
     assert len(LINE.findall(log.read_text())) == 1
 
 
+def test_too_few_batches_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("few")
+    hook, runner = CompileHook(), cast(Runner, SimpleNamespace(logger=logger))
+    with caplog.at_level(logging.INFO, "few"):
+        for batch in range(3):
+            hook.before_train_iter(runner, batch)
+            hook.after_train_iter(runner, batch)
+        hook.after_run(runner)
+    assert caplog.messages == ["nothing was compiled: that begins after 3 batches"]
+
+
 class TestRefused:
     """What is refused before anything runs."""
 
@@ -120,6 +169,11 @@ class TestRefused:
     def test_nothing_to_compile(self) -> None:
         with pytest.raises(ValueError, match="'ResNet' has no RepVGG backbone"):
             enable_compiling(Config({"model": {"type": "ResNet"}}))
+
+    @pytest.mark.parametrize("model", [None, "ResNet"])
+    def test_what_is_no_model(self, model: object) -> None:
+        with pytest.raises(ValueError, match=f"model.type={model!r} has no RepVGG backbone"):
+            enable_compiling(Config({"model": model}))
 
     def test_twice(self) -> None:
         with pytest.raises(ValueError, match="in the config hands the whole step"):

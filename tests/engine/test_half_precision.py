@@ -72,3 +72,9 @@ def test_the_metric_stands_beside_that_of_float32(
 def test_an_exported_file_has_a_precision_of_its_own(complete_files: dict[str, Path]) -> None:
     with pytest.raises(InputError, match=r"leave .*--precision"):
         command_line.main([str(complete_files["classification"]), "--precision", "fp16"])
+
+
+@pytest.mark.parametrize("flags", [["--compile"], ["--out", "kept"], ["--show-dir", "shown"]], ids=str)
+def test_what_two_tests_would_share_is_refused(flags: list[str]) -> None:
+    with pytest.raises(InputError, match=r"both tests would .* leave --compile, --out, --show-dir out, or --precision"):
+        command_line.main(["any.pth", "--precision", "bf16", *flags])

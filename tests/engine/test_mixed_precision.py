@@ -1,14 +1,17 @@
 """Mixed precision without a GPU: bfloat16 under autocast, with everything that float32 training has."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
 from command_lines import losses
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from training_runs import EPOCHS, ITERATIONS, finish, start_processes, train, write_config
 
-from repvgg_mm.engine.mixed_precision import enable_amp
+from repvgg_mm.device import best_device, device_name
+from repvgg_mm.engine.mixed_precision import BFloat16OptimWrapper, enable_amp
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is mmengine's")
 BFLOAT16 = 'optim_wrapper = dict(type="BFloat16OptimWrapper")\n'
@@ -60,3 +63,20 @@ class TestFlag:
     def test_another_wrapper_is_refused(self) -> None:
         with pytest.raises(ValueError, match="not 'Mine'"):
             enable_amp(Config({"optim_wrapper": {"type": "Mine"}}))
+
+    @pytest.mark.parametrize("wrapper", [None, "SGD"])
+    def test_no_wrapper_is_refused(self, wrapper: object) -> None:
+        with pytest.raises(ValueError, match=r"needs optim_wrapper=dict\(type='OptimWrapper'"):
+            enable_amp(Config({"optim_wrapper": wrapper}))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_device_without_instructions_is_told_in_one_line(
+    has: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("repvgg_mm.engine.mixed_precision.has_instructions_for", lambda dtype, device: has)
+    MMLogger.get_instance(uuid4().hex, log_file=str(tmp_path / "log"))
+    BFloat16OptimWrapper(optimizer=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1))
+    told = (tmp_path / "log").read_text()
+    said = f"{device_name(best_device())} has no instructions for bfloat16: it will be slower than float32"
+    assert told.count("\n") == told.count(said) == (not has)

@@ -218,6 +218,19 @@ def test_bfloat16_is_as_near_to_float32_as_the_branches_spelled_out(geometry: di
             assert error <= 2 * error_spelled_out + 2**-8 * expected[key].float().abs().mean(), key
 
 
+@pytest.mark.parametrize("forward", [False, True])
+def test_autocast_around_the_backward_pass_changes_nothing(forward: bool) -> None:
+    block, found = make(GEOMETRIES["identity"], torch.float32), []
+    for backward in (forward, not forward):
+        x = channels_last(2, 8, 5, 7, dtype=torch.float32).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=forward):
+            out = block(x)
+        assert took_the_fast_way(out)
+        with torch.autocast("cpu", torch.bfloat16, enabled=backward):
+            found.append(torch.autograd.grad(out.float().square().sum(), [x, *block.parameters()]))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_float16_spells_the_branches_out() -> None:
     block, x = make(GEOMETRIES["identity"], torch.float32), channels_last(2, 8, 5, 7, dtype=torch.float32)
     ours = run_in(torch.float16, block, x)
@@ -242,7 +255,7 @@ def test_one_value_a_channel_is_refused_as_by_batch_norm() -> None:
         block(channels_last(1, 8, 2, 2))
 
 
-def test_second_derivatives_need_the_branches_spelled_out() -> None:
+def test_second_derivatives_and_batches_of_gradients_need_the_branches_spelled_out() -> None:
     block, x = make(GEOMETRIES["identity"]), channels_last(2, 8, 5, 7).requires_grad_()
 
     def penalty(block: RepVGGBlock) -> Tensor:
@@ -251,6 +264,9 @@ def test_second_derivatives_need_the_branches_spelled_out() -> None:
 
     with pytest.raises(RuntimeError, match="once_differentiable"):
         penalty(block).backward()
+    out = block(x)
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.autograd.grad(out, x, torch.ones(3, *out.shape, dtype=out.dtype), is_grads_batched=True)
     penalty(spelled_out(block)).backward()
     assert x.grad.abs().sum() > 0
 

@@ -1,6 +1,7 @@
 """Finetuning with fixed statistics: one convolution whose kernel is derived in every step."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -129,3 +130,33 @@ def test_the_gradient_of_the_input_alone() -> None:
     block, x = make(GEOMETRIES["identity"]), image(2, 8, 5, 7, dtype=torch.float64).requires_grad_()
     (found,), (wanted,) = (torch.autograd.grad(b(x).square().sum(), [x]) for b in (block, spelled_out(block)))
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("batched_by", ["is_grads_batched", "torch.func"])
+def test_gradients_in_batches(batched_by: str) -> None:
+    block, found = make(GEOMETRIES["identity"]), []
+    for each in (block, spelled_out(block)):
+        x = image(2, 8, 5, 7, dtype=torch.float64).requires_grad_()
+        out = each(x)
+        vectors, sources = (
+            image(3, *out.shape[1:], dtype=out.dtype)[:, None].expand(3, *out.shape),
+            [x, *each.parameters()],
+        )
+        if batched_by == "torch.func":
+            one = partial(torch.autograd.grad, out, sources, retain_graph=True)
+            found.append(torch.func.vmap(one)(vectors))
+        else:
+            found.append(torch.autograd.grad(out, sources, vectors, is_grads_batched=True))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def test_a_replica_s_parameters_are_no_parameters() -> None:
+    """DataParallel's replicas hold plain tensors."""
+    block = make(GEOMETRIES["identity"])
+    for conv in block.convs():
+        conv.requires_grad_(False)
+    for bn in block.batch_norms():
+        weight, bias = bn.weight * 1, bn.bias * 1
+        bn._parameters.clear()
+        bn.weight, bn.bias = weight, bias
+    assert block(image(2, 8, 5, 7, dtype=torch.float64)).requires_grad
