@@ -1,5 +1,5 @@
 # python tools/train.py configs/repvgg_digits_bn.py
-# The deployed digits classifier trained on, with batch normalisation put in behind each convolution, after
+# The deployed digits classifier trained on, with batch normalisation put in behind each block's convolution, after
 # python tools/insert_bn.py work_dirs/repvgg_digits/epoch_10.pth work_dirs/repvgg_digits/bn.pth
 # Recipe: the authors' insert_bn.py; schedule our own.
 # Measured with rounded numbers on a stressed network only: see docs/quantization.md.

@@ -101,7 +101,7 @@ def compare_methods(
         One entry a file.
 
     Raises:
-        ValueError: if the checkpoint can't be exported, or can't be stressed, or has too few images.
+        ValueError: if the checkpoint can't be exported, or has too few images.
     """
     with complete_graph(folder, subject.checkpoint, subject.config, subject.trust, "int8", images) as graph:
         model, samples, about = onnx.load(graph.path), [*graph.samples], graph.about

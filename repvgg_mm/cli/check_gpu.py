@@ -23,12 +23,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=64, help="images a step (default 64)")
     parser.add_argument("--side", type=int, default=224, help="height and width of an image (default 224)")
     args = parser.parse_args(argv)
+    for name, least in (("batch", 2), ("side", 1)):  # two: SyncBN gets a half in each process
+        if getattr(args, name) < least:
+            parser.error(f"--{name} {getattr(args, name)}: must be at least {least}")
     with user_input():
+        from repvgg_mm.archs import resolve_arch
         from repvgg_mm.device import best_device
         from repvgg_mm.doctor.gpu import describe_gpu, gpu_checks
         from repvgg_mm.doctor.gpu_pieces import Trial
         from repvgg_mm.text_table import text_table
 
+        resolve_arch(args.arch)
         trial = Trial(best_device(), args.arch, args.batch, args.side)
         if trial.device.type != "cuda":
             raise ValueError("there is no GPU that PyTorch sees: repvgg-mm doctor says why")

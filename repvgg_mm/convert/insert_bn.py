@@ -3,10 +3,10 @@
 Source: ``insert_bn.py`` of the authors' repository, github.com/DingXiaoH/RepVGG (MIT licence).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -76,12 +76,13 @@ def insert_batch_norm(opened: Opened, loader: Mapping[str, Any], images: int) ->
         guard(dataset.dataset)
         if len(dataset) < images:
             raise ValueError(f"{images} images are asked for, but there are {len(dataset)} training images")
-        prepared = [model.data_preprocessor(data, False) for data in islice(dataset, images)]
-        statistics = _statistics(model, lambda: [model._run_forward(data, mode="tensor") for data in prepared])
+        prepared = (model.data_preprocessor(data, False) for data in islice(dataset, images))
+        first = next(prepared)
+        statistics = _statistics(model, chain([first], prepared))
         other = build_model(Config({**opened.cfg.to_dict(), "model": given["model"]}))
         weights = _with_norms(model, other, statistics)
         load_weights(other, weights, opened.path)
-        difference = compare_models(model, other, prepared[0]["inputs"])
+        difference = compare_models(model, other, first["inputs"])
     meta = {"cfg": render_config(given), "dataset_meta": opened.dataset_meta}
     return Inserted({"meta": meta, "state_dict": weights}, len(statistics), difference)
 
@@ -91,8 +92,11 @@ def _blocks(model: nn.Module) -> dict[str, RepVGGBlock]:
 
 
 @torch.no_grad()
-def _statistics(model: nn.Module, run: Callable[[], object]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return mean and variance of each channel that each block's convolution makes without its bias, in float64."""
+def _statistics(model: Any, images: Iterable[dict[str, Any]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean and variance of each channel that each block's convolution makes without its bias, in float64.
+
+    No image is kept.
+    """
     sums: dict[str, list[Tensor]] = {}
 
     def look(name: str, conv: nn.Conv2d, out: Tensor) -> None:
@@ -102,7 +106,8 @@ def _statistics(model: nn.Module, run: Callable[[], object]) -> dict[str, tuple[
         sums[name] = [a + b for a, b in zip(sums[name], parts, strict=True)] if name in sums else parts
 
     with _watched(_blocks(model), look):
-        run()
+        for data in images:
+            model._run_forward(data, mode="tensor")
     means = {name: (total / count, squares / count) for name, (total, squares, count) in sums.items()}
     return {name: (mean, (square - mean.square()).clamp_min(0)) for name, (mean, square) in means.items()}
 

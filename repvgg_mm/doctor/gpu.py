@@ -10,6 +10,7 @@ from ..device import device_name, has_instructions_for
 from . import gpu_pieces as pieces
 from .finding import Finding, attempt
 from .gpu_pieces import Trial
+from .sync_bn import sync_bn
 
 _FIX = "report it with this table: this piece has not run on such a GPU before"
 
@@ -35,9 +36,10 @@ def gpu_checks(trial: Trial) -> list[Callable[[], Finding]]:
         works[f"training step, live, {_short(dtype)}"] = partial(pieces.training, trial, False, dtype)
         works[f"training step, fixed, {_short(dtype)}"] = partial(pieces.training, trial, True, dtype)
     works |= {
+        "training step, --amp": partial(pieces.amp, trial),
         "conversion": partial(pieces.conversion, trial),
         "backend of processes": partial(pieces.processes, trial),
-        "SyncBN": partial(pieces.sync_bn, trial),
+        "SyncBN": partial(sync_bn, trial),
         "CUDA graphs": partial(pieces.graphs, trial),
         "torch.compile, live": partial(pieces.compiled, trial),
         "complete file, ONNX Runtime": partial(pieces.complete_file, trial, ".onnx"),

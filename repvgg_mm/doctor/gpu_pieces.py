@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..device import process_backend, seconds_of
 from ..models import RepVGGClassifier
 from ..reparam import RepVGGBlock
+from .versions import find_module
 
 _REPEATS = 10
 _LAYOUTS = {"channels_last": torch.channels_last, "NCHW": torch.contiguous_format}
@@ -67,8 +68,8 @@ def forms(trial: Trial) -> str:
         expected = _spelled_out(model).cpu()(images.cpu())
         model.switch_to_deploy()
         outputs.append(model(images))
-    errors = [_error(out.cpu(), expected) for out in outputs]
-    _at_most(max(errors), 1e-3, "a form differs from the branches on the CPU by")
+    errors = [relative_error(out.cpu(), expected) for out in outputs]
+    at_most(max(errors), 1e-3, "a form differs from the branches on the CPU by")
     return f"largest relative error {max(errors):.1e} (folded, deployed against three branches on the CPU)"
 
 
@@ -79,8 +80,8 @@ def gradients(trial: Trial, fixed: bool = False) -> str:
         model = _in_training(trial.model().double().to(device), fixed)
         F.cross_entropy(model(trial.images().double().to(device)), _labels(trial).to(device)).backward()
         found.append(torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]))
-    error = _error(*found)
-    _at_most(error, 1e-6, "gradients differ from the CPU's by")
+    error = relative_error(*found)
+    at_most(error, 1e-6, "gradients differ from the CPU's by")
     return f"relative error {error:.1e} in float64"
 
 
@@ -98,9 +99,9 @@ def inference(trial: Trial, dtype: torch.dtype) -> str:
                 with torch.autocast(trial.device.type, dtype, enabled=dtype is not torch.float32):
                     return _through(model, images)
 
-            errors.append(_error(work().float(), expected))
+            errors.append(relative_error(work().float(), expected))
             times.append(f"{trial.milliseconds(work):.2f}")
-    _at_most(max(errors), 1e-3 if dtype is torch.float32 else 0.1, "differs from float32 by")
+    at_most(max(errors), 1e-3 if dtype is torch.float32 else 0.1, "differs from float32 by")
     return f"{' / '.join(times)} ms ({' / '.join(_LAYOUTS)}), relative error {max(errors):.1e}"
 
 
@@ -120,10 +121,31 @@ def training(trial: Trial, fixed: bool, dtype: torch.dtype) -> str:
         scaler.update()
         losses.append(loss.detach())
 
-    milliseconds = trial.milliseconds(work)
-    if not torch.stack(losses).isfinite().all():
-        raise RuntimeError(f"a loss is not finite: {losses[-1]}")
-    return f"{milliseconds:.2f} ms, loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"
+    return f"{trial.milliseconds(work):.2f} ms, {_told(losses)}"
+
+
+def amp(trial: Trial) -> str:
+    """Time training steps of the optimizer wrapper that ``train --amp`` makes: on a GPU mmengine's, in float16."""
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+
+    from ..engine.mixed_precision import enable_amp
+
+    cfg = Config({"optim_wrapper": {"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 1e-3}}})
+    enable_amp(cfg)
+    model, images, labels, losses = trial.model().train(), trial.images(), _labels(trial), []
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+
+    def work() -> None:
+        with wrapper.optim_context(model):
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+        if logits.dtype is torch.float32:
+            raise RuntimeError(f"{type(wrapper).__name__} computes in float32")
+        wrapper.update_params(loss)
+        losses.append(loss.detach())
+
+    return f"{type(wrapper).__name__}, {trial.milliseconds(work):.2f} ms, {_told(losses)}"
 
 
 def processes(trial: Trial) -> str:
@@ -136,16 +158,6 @@ def processes(trial: Trial) -> str:
     return backend
 
 
-def sync_bn(trial: Trial) -> str:
-    """Train a step with SyncBN in a group of one, where it must give what BN gives."""
-    plain = trial.model().train()
-    synced = nn.SyncBatchNorm.convert_sync_batchnorm(deepcopy(plain))
-    with _Group(trial.device):
-        error = _error(synced(trial.images()).detach(), plain(trial.images()).detach())
-    _at_most(error, 1e-3, "SyncBN differs from BN by")
-    return f"relative error {error:.1e} against BN"
-
-
 def graphs(trial: Trial) -> str:
     """Record the deployed and the folded form as CUDA graphs, and replay them on other images."""
     errors = []
@@ -156,13 +168,14 @@ def graphs(trial: Trial) -> str:
         images = trial.images()
         with torch.inference_mode():
             expected = model(images.flip(0))
+            _spelled_out(model)(images)  # while recording each module is called: cuDNN has to know it
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 out = model(images)
             images.copy_(images.flip(0))
             graph.replay()
-            errors.append(_error(out, expected))
-    _at_most(max(errors), 1e-3, "a replayed graph differs by")
+            errors.append(relative_error(out, expected))
+    at_most(max(errors), 1e-3, "a replayed graph differs by")
     return f"relative error {max(errors):.1e} after replay"
 
 
@@ -172,8 +185,8 @@ def conversion(trial: Trial) -> str:
     milliseconds = 1000 * seconds_of(model.switch_to_deploy, trial.device)
     twin.switch_to_deploy()
     pairs = zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
-    error = max(_error(ours.cpu(), theirs) for ours, theirs in pairs)
-    _at_most(error, 1e-6, "kernels differ from the CPU's by")
+    error = max(relative_error(ours.cpu(), theirs) for ours, theirs in pairs)
+    at_most(error, 1e-6, "kernels differ from the CPU's by")
     return f"{milliseconds:.0f} ms, relative error {error:.1e} against the CPU"
 
 
@@ -189,6 +202,8 @@ def compiled(trial: Trial) -> str:
 
 def complete_file(trial: Trial, suffix: str) -> str:
     """Export a complete file from a checkpoint; the export itself compares answers, but for an engine's."""
+    if suffix == ".engine" and find_module("tensorrt") is None:
+        return "not installed"
     from ..engine.config import load_config
     from ..engine.gate import build_model
     from ..export.export_complete import export_complete
@@ -239,14 +254,22 @@ def _through(model: RepVGGClassifier, images: Tensor) -> Tensor:
     return model.linear(images.mean((2, 3)))
 
 
+def _told(losses: list[Tensor]) -> str:
+    if not torch.stack(losses).isfinite().all():
+        raise RuntimeError(f"a loss is not finite: {losses[-1]}")
+    return f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {len(losses)} steps"
+
+
 def _labels(trial: Trial) -> Tensor:
     return torch.arange(trial.batch, device=trial.device) % 10
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, as a part of the largest number expected."""
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-30))
 
 
-def _at_most(error: float, limit: float, what: str) -> None:
+def at_most(error: float, limit: float, what: str) -> None:
+    """Raise a RuntimeError if an error is above its limit."""
     if not error <= limit:  # NaN, too
         raise RuntimeError(f"{what} {error:.1e} (limit {limit:.0e})")

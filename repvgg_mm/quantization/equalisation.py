@@ -48,10 +48,11 @@ def find_chains(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Chain]:
 
     Returns:
         The chains. What else takes the map, an addition or the decoding for example, rules a layer out; so do weights
-        that several layers share.
+        that several layers share, and channels that are the last axis: a `MatMul` of another map than (N, C).
     """
     users = [layer.weight for layer in layers]
-    own = {layer.node: layer for layer in layers if users.count(layer.weight) == 1}
+    last = _channels_last(model)
+    own = {one.node: one for one in layers if users.count(one.weight) == 1 and one.node not in last}
     nodes_by_input: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in taken_by(node):
@@ -80,6 +81,13 @@ def find_chains(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Chain]:
         if behind and all(_fits(layer, taker, stored) for taker in behind):
             chains.append(Chain(layer, tuple(behind)))
     return chains
+
+
+def _channels_last(model: onnx.ModelProto) -> set[str]:
+    """Return the matrix products of maps that are not known to be (N, C)."""
+    infos = (*model.graph.value_info, *model.graph.input)
+    flat = {info.name for info in infos if len(info.type.tensor_type.shape.dim) == 2}
+    return {node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[0] not in flat}
 
 
 def _keeps_channels(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:
@@ -132,25 +140,33 @@ def equalise(model: onnx.ModelProto, chains: Sequence[Chain], peaks: Mapping[str
     Returns:
         The same network with other weights; in float32 its outputs are the same to the bit.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    stored = weights(changed)
-    values = {name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()) for name in _touched(chains)}
+    values = chain_values(model, chains)
     sizes = {node: reach.double() for node, reach in peaks.items()}
     for _ in range(_ROUNDS):
         for chain in chains:
             if chain.maker.node in sizes:
                 factors = _factors(sizes[chain.maker.node], chain.takers, values)
                 sizes[chain.maker.node] = sizes[chain.maker.node] / factors
-                _scale(chain, factors.float(), values)
+                scale_chain(chain, factors.float(), values)
+    return with_values(model, values)
+
+
+def chain_values(model: onnx.ModelProto, chains: Sequence[Chain]) -> dict[str, Tensor]:
+    """Return copies of the weights and biases of all layers of some chains, by their names."""
+    stored = weights(model)
+    layers = [layer for chain in chains for layer in (chain.maker, *chain.takers)]
+    names = {name for layer in layers for name in (layer.weight, layer.bias) if name}
+    return {name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()) for name in names}
+
+
+def with_values(model: onnx.ModelProto, values: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """Return a graph with other values of some stored tensors; the given one is left as it is."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    stored = weights(changed)
     for name, value in values.items():
         stored[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value.numpy()), name))
     return changed
-
-
-def _touched(chains: Sequence[Chain]) -> set[str]:
-    layers = [layer for chain in chains for layer in (chain.maker, *chain.takers)]
-    return {name for layer in layers for name in (layer.weight, layer.bias) if name}
 
 
 def _factors(reach: Tensor, takers: Sequence[Layer], values: Mapping[str, Tensor]) -> Tensor:
@@ -177,8 +193,14 @@ def _by_group(weight: Tensor, layer: Layer) -> Tensor:
     return weight.movedim(layer.in_axis, 1)[None] if layer.in_axis != 1 else weight[None]
 
 
-def _scale(chain: Chain, factors: Tensor, values: Mapping[str, Tensor]) -> None:
-    """Divide channels where they are made, multiply the weights where they are taken; in place."""
+def scale_chain(chain: Chain, factors: Tensor, values: Mapping[str, Tensor]) -> None:
+    """Divide channels where they are made, multiply the weights where they are taken; in place.
+
+    Args:
+        chain: by `find_chains`.
+        factors: one for each channel of the map, (C,).
+        values: the weights and biases of its layers by their names.
+    """
     maker = chain.maker
     weight = values[maker.weight]
     weight.movedim(maker.axis, -1).div_(factors)

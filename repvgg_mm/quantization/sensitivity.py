@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from .calibration import SomeSamples, choose_reaches, observe_maps
-from .grid import fake_quantize, quantize, scale_of
+from .grid import fake_quantize, scale_of
 from .histogram import Histogram
 from .layers import Layer, weighted_layers, weights
 from .noise_ratio import Noise
@@ -17,7 +17,7 @@ from .recovery import Judge
 from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps
-from .sums import limit_pairs
+from .sums import saturating
 
 _TAIL = 8.0  # an outlier ratio from which on the tails are named as the reason
 _IDENTITY = 3.0  # times its channel's next largest weight
@@ -95,6 +95,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
     judge = Judge(model, layers, samples)
     local = _local(model, layers, ends, SomeSamples(samples), bits)
     stored = weights(model)
+    shares = saturating(model, Scheme(tuple(layers), bits=bits))
     map_output = {
         name: judge(apply(model, Scheme((), {name: ends[name]}, bits=bits))).decibels
         for name in dict.fromkeys(layer.data for layer in layers)
@@ -115,7 +116,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
                 outliers=_outliers(histograms[layer.data]),
                 identity=_identity(weight, layer),
                 dead=float((parts.peaks == 0).float().mean()),
-                saturating=_saturating(weight, layer, bits),
+                saturating=shares.get(layer.name, 0.0),
             )
         )
     return found
@@ -149,7 +150,7 @@ def _local(
                 parts.weights.add(wanted, rounded[layer.node](x))
                 scale = scale_of(torch.tensor(ends[layer.data]), bits)
                 parts.map.add(wanted, exact[layer.node](fake_quantize(x, scale, bits)))
-                axis = 1 if x.ndim == 4 else -1
+                axis = -1 if len(stored[layer.weight].dims) == 2 else 1  # linear, or a convolution of any rank
                 parts.peaks = torch.maximum(parts.peaks, x.abs().movedim(axis, 0).flatten(1).amax(1))
     return found
 
@@ -173,8 +174,3 @@ def _identity(weight: Tensor, layer: Layer) -> float:
     middle = sizes[outputs, inputs, 1, 1].clone()
     sizes[outputs, inputs, 1, 1] = 0
     return float((middle > _IDENTITY * sizes.flatten(1).amax(1)).float().mean())
-
-
-def _saturating(weight: Tensor, layer: Layer, bits: int) -> float:
-    integers = quantize(weight, Scheme(bits=bits).scale(layer, weight), bits, narrow=True)
-    return float((limit_pairs(integers, layer.in_axis) != integers).float().mean())

@@ -1,18 +1,26 @@
 """Batch normalisation put in by the command: the outputs stay, the file trains, folds again and is tested by itself."""
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_lines import CLS, SEG
 from export_models import data_of, save
 from helpers import image
+from mmengine.model import BaseDataPreprocessor
+from torch.nn.modules.module import register_module_forward_hook
 from training_runs import ITERATIONS, train, write_config
 
 from repvgg_mm.cli.insert_bn import main
+from repvgg_mm.convert import insert_bn
 from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
+from repvgg_mm.convert.insert_bn import Inserted
 from repvgg_mm.engine.gate import open_model
+from repvgg_mm.models import ImageClassifier
 from repvgg_mm.reparam import ConvBNBlock
+from repvgg_mm.reparam.difference import Difference
 
 
 @pytest.mark.parametrize("config", [CLS, SEG])
@@ -63,6 +71,45 @@ def test_the_statistics_are_exact(digits: Path, tmp_path: Path, monkeypatch: pyt
     count = len(images) * 32 * 32
     torch.testing.assert_close(bn.running_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(bn.running_var * (count - 1) / count, variance, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_does_not_grow(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the first image, which both models are compared on, one is there at a time, and one answer."""
+    monkeypatch.setenv("DIGITS", str(digits))
+    save(CLS, tmp_path / "source.pth")
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    counts = []
+
+    def count(module: torch.nn.Module, args: object, out: Any) -> None:
+        if isinstance(module, BaseDataPreprocessor | ImageClassifier):
+            alive.add(out["inputs"] if isinstance(out, dict) else out)
+            counts.append(len(alive))
+
+    handle = register_module_forward_hook(count)
+    try:
+        assert main([str(tmp_path / "source.pth"), str(tmp_path / "bn.pth"), "--images", "12"]) == 0
+    finally:
+        handle.remove()
+    assert len(counts) >= 24 and max(counts) <= 5
+
+
+def test_outputs_that_differ_are_not_written(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for relative in (1.1e-5, float("nan"), float("inf")):
+        assert Inserted({}, 1, Difference(1.0, relative)).failed
+    assert not Inserted({}, 1, Difference(1.0, 1e-5)).failed
+    monkeypatch.setenv("DIGITS", str(digits))
+    save(CLS, tmp_path / "source.pth")
+    exact = insert_bn.conv_bn_tensors
+
+    def inexact(*args: Any) -> dict[str, torch.Tensor]:
+        return {key: tensor * (1.01 if key.endswith("bn.bias") else 1) for key, tensor in exact(*args).items()}
+
+    monkeypatch.setattr(insert_bn, "conv_bn_tensors", inexact)
+    assert main([str(tmp_path / "source.pth"), str(tmp_path / "bn.pth"), "--images", "4"]) == 1
+    assert f"they differ: {tmp_path / 'bn.pth'} was not written" in capsys.readouterr().out
+    assert not (tmp_path / "bn.pth").exists()
 
 
 def test_it_trains_on_with_and_without_rounded_numbers(

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from small_graphs import numbers, small_graph
 
 from repvgg_mm.benchmark.stress import stress
 from repvgg_mm.quantization.equalisation import channel_peaks, equalise, find_chains
@@ -71,3 +73,42 @@ def test_channels_that_something_else_takes_stay() -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     (chain,) = find_chains(model, weighted_layers(model))
     assert (chain.maker.name, [layer.name for layer in chain.takers]) == ("b", ["c"])
+
+
+@pytest.mark.parametrize("shape, chains", [([5, 6], 1), ([1, 5, 6], 0), ([1, 3, 5, 6], 0)])
+def test_channels_that_are_the_last_axis(shape: list[int], chains: int) -> None:
+    """A matrix product takes the last axis for channels, all else here the second one."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a.weight"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("MatMul", ["ra", "b.weight"], ["y"], "b"),
+    ]
+    model = small_graph(nodes, {"a.weight": numbers(6, 8), "b.weight": numbers(8, 4)}, shape)
+    assert len(find_chains(model, weighted_layers(model))) == chains
+
+
+def test_a_product_across_the_width_is_no_taker_of_channels() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], "a"),
+        helper.make_node("MatMul", ["a", "b.weight"], ["y"], "b"),
+    ]
+    model = small_graph(nodes, {"a.weight": numbers(6, 3, 1, 1), "b.weight": numbers(6, 4)}, [1, 3, 5, 6])
+    assert find_chains(model, weighted_layers(model)) == []
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_stress_of_groups(groups: int) -> None:
+    """The same function with other weights, where channels are taken group by group, too."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight", "a.bias"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("Conv", ["ra", "b.weight"], ["logits"], "b", group=groups),
+    ]
+    stored = {"a.weight": numbers(4, 3, 1, 1), "a.bias": numbers(4), "b.weight": numbers(8, 4 // groups, 3, 3)}
+    model = small_graph(nodes, stored, [1, 3, 10, 12])
+    stressed = stress(model, seed=0)
+    samples = [numbers(1, 3, 10, 12)]
+    torch.testing.assert_close(logits(stressed, samples), logits(model, samples), rtol=1e-4, atol=1e-5)
+    before, after = (numpy_helper.to_array(weights(one)["b.weight"]) for one in (model, stressed))
+    factors = (after / before).reshape(groups, 8 // groups, -1, 9)
+    assert np.ptp(factors, axis=(1, 3)).max() < 1e-5 * factors.max() and np.ptp(factors) > 1

@@ -13,6 +13,7 @@ from repvgg_mm.quantization.layers import weighted_layers
 from repvgg_mm.quantization.recovery import PLAIN, Judge, Recovered, Recovery, _Search, recover
 from repvgg_mm.quantization.running import Runtime, network_outputs, run
 from repvgg_mm.quantization.scheme import Scheme, apply
+from repvgg_mm.quantization.sensitivity import measure_losses
 from repvgg_mm.quantization.sums import saturating
 
 
@@ -114,6 +115,31 @@ def test_a_map_of_zeros_alone_gets_no_grid() -> None:
     bright = [torch.full((1, 3, 10, 12), 0.8)]
     wanted, got = (next(run(one, ["y"], bright))["y"] for one in (model, found.rounded))
     torch.testing.assert_close(got, wanted, rtol=0.05, atol=0)  # the image is rounded, the map of 0.4 is not
+
+
+@pytest.mark.parametrize(
+    "kind, first, second, shape",
+    [
+        ("Conv", (8, 6, 3), (4, 8, 1), (1, 6, 15)),
+        ("Conv", (8, 6, 3, 3, 3), (4, 8, 1, 1, 1), (1, 6, 5, 5, 5)),
+        ("MatMul", (6, 8), (8, 4), (1, 5, 6)),
+    ],
+)
+def test_maps_that_are_no_images(
+    kind: str, first: tuple[int, ...], second: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    """Signals, volumes and rows of tokens are rounded; their weights are not reconstructed."""
+    nodes = [
+        helper.make_node(kind, ["x", "a.weight"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node(kind, ["ra", "b.weight"], ["y"], "b"),
+    ]
+    model = small_graph(nodes, {"a.weight": numbers(*first), "b.weight": numbers(*second, seed=1)}, shape)
+    samples = [numbers(*shape, seed=seed) for seed in range(2)]
+    found = recover(model, samples)
+    assert [step.taken for step in found.steps if step.name == "reconstruction"] == [False]
+    assert found.exact is not None and found.exact > 30
+    assert all(loss.dead == 0 for loss in measure_losses(model, samples))
 
 
 def test_the_outputs_of_the_network_inside_a_complete_file(network: Path, samples: list[torch.Tensor]) -> None:
