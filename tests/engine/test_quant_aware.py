@@ -1,19 +1,29 @@
 """Training with rounded numbers by config: from a finished training, resumed, averaged, on several processes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from command_lines import losses
+from export_small import save_small
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch.utils.data import DataLoader, Dataset
 from training_runs import ITERATIONS, finish, start_processes, train, write_config
 
 from repvgg_mm.checkpoint import CheckpointError
 from repvgg_mm.checkpoint.rounded import trained_layers
+from repvgg_mm.engine.gate import open_model
+from repvgg_mm.engine.mixed_precision import BFloat16OptimWrapper
+from repvgg_mm.engine.quant_aware import QuantAwareTraining
 from repvgg_mm.engine.start import check_start
 from repvgg_mm.engine.testing import build_test_runner
 from repvgg_mm.quantization.fake_layers import rounded_layers
+from repvgg_mm.quantization.fake_ranges import layers_in_use
 
 HOOK = 'dict(type="QuantAwareTraining", images=20)'
 ROUNDED = f"""
@@ -111,3 +121,34 @@ def test_images_that_are_not_there_are_one_line(runs: Path, tmp_path: Path, imag
     done = train(runs / "rounded/part2.py", tmp_path / "work", options=[f"custom_hooks.1.images={images}"])
     assert (done.code, done.err.count("error:")) == (2, 1) and message in done.err
     assert not list((tmp_path / "work").glob("*.pth"))
+
+
+def test_hooks_and_wrappers_are_known_by_any_name(runs: Path) -> None:
+    """By class, with a scope, and among the default hooks."""
+    for hook in (QuantAwareTraining, "repvgg_mm.QuantAwareTraining"):
+        with pytest.raises(ValueError, match="goes on from a finished training"):
+            check_start(cfg(custom_hooks=[{"type": hook}]))
+        with pytest.raises(ValueError, match="goes on from a finished training"):
+            check_start(cfg(custom_hooks=[], default_hooks={"rounding": {"type": hook}}))
+    for wrapper in (BFloat16OptimWrapper, "mmengine.optim.AmpOptimWrapper", "ApexOptimWrapper"):
+        with pytest.raises(ValueError, match="rounds once more"):
+            check_start(cfg(load_from=str(runs / "float/iter_2.pth"), optim_wrapper={"type": wrapper}))
+
+
+def test_crops_of_several_sizes(tmp_path: Path) -> None:
+    """As a training fills them up to one size, so are those that the ranges are chosen from."""
+    model = open_model(save_small("pspnet_repvgg_a0_camvid", tmp_path / "small.pth")).build()
+    sizes = [(64, 80), (48, 96)]
+
+    class Crops(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(sizes)
+
+        def __getitem__(self, draw: int) -> dict[str, Any]:
+            sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, *sizes[draw], dtype=torch.long)))
+            return {"inputs": torch.full((3, *sizes[draw]), 100, dtype=torch.uint8), "data_samples": sample}
+
+    loader = DataLoader(Crops(), batch_size=2, collate_fn=pseudo_collate)
+    runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader), seed=0)
+    (run,) = QuantAwareTraining(images=2)._runs(runner, model)
+    assert layers_in_use(model, run)
