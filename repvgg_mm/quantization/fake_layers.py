@@ -138,21 +138,26 @@ _CLASSES: dict[type, type] = {
 _PLAIN: dict[type, type] = {fake: plain for plain, fake in reversed(_CLASSES.items())}
 
 
-def candidates(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def candidates(model: nn.Module, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:
     """Find the layers of a model that can be rounded; nothing inside of one is another.
 
     Args:
         model: any model.
         prefix: of the names.
+        seen: ids of modules that were found already, in another place.
 
     Yields:
-        Name and module of each.
+        Name and module of each, under the first of its names.
     """
+    seen = set() if seen is None else seen
     for name, module in model.named_children():
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
         if type(module) in _CLASSES and (not isinstance(module, ConvModule) or _is_plain(module)):
             yield f"{prefix}{name}", module
         elif not isinstance(module, _Rounded):
-            yield from candidates(module, f"{prefix}{name}.")
+            yield from candidates(module, f"{prefix}{name}.", seen)
 
 
 def round_layers(model: nn.Module, names: Iterable[str]) -> None:

@@ -53,7 +53,7 @@ def set_reaches(model: nn.Module, runs: Sequence[Run]) -> None:
         runs: each runs it on some images, the same in every loop.
 
     Raises:
-        ValueError: if nothing but zeros came to a layer; names it.
+        ValueError: if nothing but zeros came to a layer, or a number that is not finite; names it.
     """
     layers = rounded_layers(model)
     for layer in layers.values():
@@ -62,7 +62,14 @@ def set_reaches(model: nn.Module, runs: Sequence[Run]) -> None:
         with _eval(model), torch.no_grad():
             groups = _sharing(layers, runs[0])
             histograms = {group: Histogram() for group in set(groups.values())}
-            with _hooks(layers, lambda name, x: histograms[groups[name]].add(x.float())):
+
+            def look(name: str, x: Tensor) -> None:
+                try:
+                    histograms[groups[name]].add(x.float())
+                except ValueError as error:
+                    raise ValueError(f"what comes to {name} {error}: look at the weights") from error
+
+            with _hooks(layers, look):
                 for run in runs:
                     run()
     finally:

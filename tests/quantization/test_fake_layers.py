@@ -175,3 +175,18 @@ def test_a_map_of_zeros_and_stray_batch_normalisation_are_refused() -> None:
     stray = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     with pytest.raises(ValueError, match="1 is batch normalisation outside of a ConvModule"):
         layers_in_use(stray, lambda: stray(x))
+
+
+def test_numbers_that_are_not_finite_are_refused_by_layer() -> None:
+    model, x = make()
+    round_layers(model, layers_in_use(model, lambda: model(x)))
+    with pytest.raises(ValueError, match=r"what comes to backbone\.stage0 reaches -?inf: look at the weights"):
+        set_reaches(model, [lambda: model(x / 0)])
+
+
+def test_a_layer_with_two_names_is_rounded_once() -> None:
+    model, x = make()
+    model.again = model.score
+    round_layers(model, layers_in_use(model, lambda: model(x)))
+    set_reaches(model, [lambda: model(x)])
+    assert model.score.input_end > 0 and "again" not in rounded_layers(model)
