@@ -21,7 +21,7 @@ def to_rgb(image: "Image") -> NDArray[np.uint8]:
     Raises:
         ValueError: if its pixels are 32-bit numbers.
     """
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # no PGM has more bits
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):

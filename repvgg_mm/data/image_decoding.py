@@ -5,6 +5,7 @@ the tensor: 1.6 times as many images a second on one core. Pillow opens every fi
 knows all formats, and refuses an image that would fill the memory before a pixel is decoded.
 """
 
+import re
 from io import BytesIO
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..rgb import to_rgb
 
 _BY_TORCHVISION = ("RGB", "L")  # CMYK is left to Pillow: torchvision's conversion is younger than our lowest version
+_SOURCE_LINE = re.compile(r"^decode_jpeg, \S+:\d+, ")
 
 
 def decode_image(content: bytearray) -> Tensor:
@@ -36,3 +38,19 @@ def decode_image(content: bytearray) -> Tensor:
             pixels: Tensor = decode_jpeg(torch.frombuffer(content, dtype=torch.uint8), ImageReadMode.RGB)
             return pixels
         return torch.from_numpy(to_rgb(image).copy()).permute(2, 0, 1)
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Say what a decoder found, in terms of the file.
+
+    Args:
+        error: that `decode_image` raised.
+
+    Returns:
+        Its message, without the line of torchvision's source that stands before it.
+    """
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # its message names the object in memory
+        return "it is no image of a kind that Pillow knows"
+    return _SOURCE_LINE.sub("", str(error))

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ..names import nearest
 from .data_error import DataError, UnreadableDataError
-from .image_decoding import decode_image
+from .image_decoding import decode_image, what_is_wrong
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
 
@@ -99,7 +99,7 @@ class ClassifiedImages(ABC, Dataset[dict[str, Any] | None]):
         except DataError:
             raise
         except Exception as error:  # whatever a decoder makes of a damaged file
-            raise UnreadableDataError(f"image {self._name(index)} can't be read: {error}") from error
+            raise UnreadableDataError(f"image {self._name(index)} can't be read: {what_is_wrong(error)}") from error
 
     @abstractmethod
     def _content(self, index: int) -> bytearray:

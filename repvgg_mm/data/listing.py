@@ -155,13 +155,15 @@ def list_file(path: Path, root: Path, classes: tuple[str, ...] | None) -> tuple[
 
     Raises:
         FileNotFoundError: if the file is missing, or for bare numbers ``meta.mat`` beside it.
-        ValueError: if there are no classes, or a line is not of that kind; shows it.
+        ValueError: if there are no classes or no lines, or a line is not of that kind; shows it.
     """
     if classes is None:
         raise ValueError(f"ann_file={path} needs classes=...: the names that its indices stand for")
     if not path.is_file():
         raise FileNotFoundError(f"list of images {path} does not exist")
     lines = path.read_text().splitlines()
+    if not any(map(str.strip, lines)):
+        raise ValueError(f"{path} is empty: it lists no image")
     if all(line.isdecimal() for line in lines):
         return classes, Listing.of(list_ground_truth(path, [int(line) for line in lines], root, classes))
     samples: list[tuple[str, int]] = []

@@ -81,15 +81,19 @@ class ShardIndex:
             index = cls(**{key: arrays[key] for key in cls.__dataclass_fields__})
         except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{name} is no index of shards ({error}): make the shards again") from error
-        if version != _FORMAT or not index._is_sound():
+        if version != _FORMAT or not (index._has_lists() and index._is_sound()):
             raise DataError(f"{name} is damaged or of another version: make the shards again")
         return index
+
+    def _has_lists(self) -> bool:
+        """Tell whether all are lists, of names or of whole numbers, which `_is_sound` takes for granted."""
+        kinds = {name: "U" if name in ("classes", "names") else "i" for name in vars(self)}
+        return all(array.ndim == 1 and array.dtype.kind == kinds[name] for name, array in vars(self).items())
 
     def _is_sound(self) -> bool:
         counts = np.diff(self.ends, prepend=0)
         return (
-            all(array.ndim == 1 for array in vars(self).values())
-            and len(self.names) == len(self.shard_bytes) == len(self.ends)
+            len(self.names) == len(self.shard_bytes) == len(self.ends)
             and len(self.offsets) == len(self.sizes) == len(self.labels) == (self.ends[-1] if len(self.ends) else 0)
             and all(name not in ("", ".", "..") and os.path.basename(name) == name for name in self.names.tolist())
             and bool((counts > 0).all())

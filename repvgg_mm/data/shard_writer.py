@@ -45,8 +45,10 @@ def make_shards(
         ValueError: if the folders are not the classes, a file is empty, ``out`` is not empty, or a number is too small.
     """
     root, target = Path(folder), Path(out)
-    if shard_bytes < 1 or seed < 0:
-        raise ValueError(f"shard_bytes={shard_bytes}, seed={seed}: give at least 1 and 0")
+    if shard_bytes < 1:
+        raise ValueError(f"shard_bytes={shard_bytes}: give at least 1")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: give at least 0")
     if not root.is_dir():
         raise FileNotFoundError(f"image folder {root} does not exist")
     if target.is_file() or (target.is_dir() and any(target.iterdir())):

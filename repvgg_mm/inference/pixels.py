@@ -77,7 +77,8 @@ def _decode(file: BinaryIO, max_pixels: int | None) -> NDArray[np.uint8]:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise TooManyPixels(f"it has {image.width} x {image.height} pixels, more than {max_pixels}")
             image.load()  # refuses a file that is cut short
-            return to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would not know its format
+            return to_rgb(image)
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:

@@ -77,7 +77,7 @@ class RepVGGBlock(nn.Module):
     """Of the sum of all branches; only a QARepVGG block has it."""
     rbr_reparam: Any
     fold: bool = True
-    """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast ways leave
+    """False: call every module, whatever the mode. For proofs and measurements, and for what the exact fast paths leave
     out: second derivatives while training with batch statistics."""
     _shape: torch.Size | None = None  # of the last input that went through oneDNN
     _repeats = 0  # of that shape

@@ -1,6 +1,6 @@
-"""May this block take a fast way? Asked and answered here, for all three forms.
+"""May this block take a fast path? Asked and answered here, for all three forms.
 
-The fast ways compute what the modules of a block compute, without calling them. So they are closed to whoever wants a
+The fast paths compute what the modules of a block compute, without calling them. So they are closed to whoever wants a
 module called or an operator seen: hooks, pruning, parametrizations, replaced modules, tracing, torch.func, counters of
 operations. Then every module is called as it stands.
 """
@@ -42,7 +42,7 @@ class Way(Enum):
 
 
 class Parts(NamedTuple):
-    """What the fast ways compute with, looked up once a call.
+    """What the fast paths compute with, looked up once a call.
 
     Attributes:
         conv: the 3x3 convolution, or the deployed one.
@@ -59,7 +59,7 @@ class Parts(NamedTuple):
 
 
 def choose_way(block: "RepVGGBlock", x: Tensor) -> tuple[Way, Parts | None]:
-    """Choose the fastest way that serves.
+    """Choose the fastest path that serves.
 
     Args:
         block: the block, in any form.
@@ -105,7 +105,7 @@ def operators_are_watched(x: Tensor) -> bool:
     """Tell whether somebody sees or changes each operator, so that it has to be a plain one.
 
     That is compiling, tracing (torch.jit, torch.fx), exporting, torch.func, forward derivatives, operation counters,
-    CUDA graphs being recorded: they would not understand a fast way, lose derivatives, or keep what it has cached.
+    CUDA graphs being recorded: they would not understand a fast path, lose derivatives, or keep what it has cached.
 
     Args:
         x: the input of what is asked about.

@@ -25,7 +25,8 @@ def test_a_folder_becomes_shards(digits: Path, tmp_path: Path, capsys: pytest.Ca
         ([".", "out"], "holds no class folders"),
         (["full", "full"], "full is there already: name a new folder"),
         (["full", "out", "--classes", "absent.txt"], "absent.txt does not exist"),
-        (["full", "out", "--shard-mb", "0"], "shard_bytes=0"),
+        (["full", "out", "--shard-mb", "0"], "^shard_bytes=0: give at least 1$"),
+        (["full", "out", "--seed", "-1"], "^seed=-1: give at least 0$"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repvgg_mm.data.image_decoding import decode_image
+from repvgg_mm.data.image_decoding import decode_image, what_is_wrong
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
@@ -87,3 +87,21 @@ def test_an_image_too_large_for_memory_is_refused_before_it_is_decoded() -> None
     bomb[at : at + 4] = b"\xff\xff\xff\xff"
     with pytest.raises(Image.DecompressionBombError):
         decode_image(bomb)
+
+
+def test_what_is_wrong_is_told_in_terms_of_the_file() -> None:
+    jpeg = BytesIO()
+    Image.new("RGB", (40, 40)).save(jpeg, "JPEG")
+    for content, reason in (
+        (b"no image", "it is no image of a kind that Pillow knows"),
+        (jpeg.getvalue()[:-30], "Image is incomplete or truncated"),
+    ):
+        with pytest.raises(Exception) as caught:
+            decode_image(bytearray(content))
+        assert what_is_wrong(caught.value) == reason
+
+
+def test_of_a_pgm_with_16_bits_the_upper_8_are_kept() -> None:
+    content = b"P5 2 2 65535\n" + bytes(range(8))
+    expected = torch.tensor([[0, 2], [4, 6]], dtype=torch.uint8).expand(3, 2, 2)
+    torch.testing.assert_close(decode_image(bytearray(content)), expected, rtol=0, atol=0)

@@ -153,6 +153,13 @@ def test_ground_truth_needs_its_meta_file(root: Path) -> None:
         make(root, "flat", classes="train", ann_file="devkit/truth.txt")
 
 
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_an_empty_list_is_refused(root: Path, content: str) -> None:
+    (root / "val.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"val\.txt is empty: it lists no image"):
+        make(root, "flat", classes=CLASSES, ann_file="val.txt")
+
+
 @pytest.mark.parametrize("line", ["ant0.JPEG 3", "ant0.JPEG -1", "ant0.JPEG", "ant0.JPEG,1", "5", "ant0.JPEG bee"])
 def test_wrong_line_of_a_list_is_shown(root: Path, line: str) -> None:
     (root / "val.txt").write_text(f"ant1.JPEG 0\n{line}\n")

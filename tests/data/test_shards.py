@@ -176,6 +176,19 @@ def test_an_index_that_contradicts_itself_or_leads_elsewhere_is_refused(copied: 
         shards(copied)
 
 
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [("names", int), ("classes", int), ("labels", str), ("ends", str), ("offsets", float), ("sizes", bool)],
+)
+def test_an_index_of_other_kinds_is_refused(copied: Path, field: str, kind: type) -> None:
+    index = vars(shards(copied).index)
+    path = copied / "train" / INDEX_NAME
+    path.unlink()
+    ShardIndex(**{**index, field: np.ones(len(index[field])).astype(kind)}).save(path)
+    with pytest.raises(DataError, match="damaged or of another version"):
+        shards(copied)
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 and so on"])
 def test_a_damaged_index_is_refused(copied: Path, content: bytes) -> None:
     (copied / "train" / INDEX_NAME).write_bytes(content)

@@ -89,3 +89,8 @@ def test_a_fifo_does_not_block(tmp_path: Path) -> None:
     ):
         with pytest.raises(UnreadableImage, match=reason):
             read_image(path)
+
+
+def test_of_a_pgm_with_16_bits_the_upper_8_are_kept() -> None:
+    grey = read_image(b"P5 2 2 65535\n" + bytes(range(8)))[:, :, 0]
+    assert grey.tolist() == [[0, 2], [4, 6]]

@@ -1,4 +1,4 @@
-"""The fast ways step aside for all that works through a module's own forward, or looks at single operators."""
+"""The fast paths step aside for all that works through a module's own forward, or looks at single operators."""
 
 import copy
 import warnings
