@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from repvgg_mm.data.listing import Listing, list_file, list_folders
+from repvgg_mm.data.listing import Listing, list_folders
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -49,11 +49,6 @@ def test_a_class_without_an_image_is_named(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.jpg", "b/1.txt", "c/1.gif")
     with pytest.raises(FileNotFoundError, match=r"no image of b, c: files must end in \.jpg"):
         list_folders(root, None)
-
-
-def test_a_list_without_a_line_has_no_image(tmp_path: Path) -> None:
-    (tmp_path / "val.txt").write_text("\n")
-    assert len(list_file(tmp_path / "val.txt", tmp_path, ("a",))[1]) == 0
 
 
 def test_a_listing_takes_a_fraction_of_torchvisions_memory(tmp_path: Path) -> None:
