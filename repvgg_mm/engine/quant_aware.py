@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,20 +71,21 @@ class QuantAwareTraining(Hook):
         runner.logger.info(f"chose the ranges of {len(layers)} layers from {self.images} training images")
 
     def _runs(self, runner: Runner, model: Any) -> list[Callable[[], object]]:
-        """Return functions that each run the model on a batch of training images, the same on all processes."""
+        """Return functions that each run the model on a training image, the same on all processes.
+
+        One at a time, as in predicting: crops differ in size, and what a training does to batches is not wanted here.
+        """
         loader = runner.train_loop.dataloader
-        dataset, size = loader.dataset, loader.batch_size or 1
+        dataset = loader.dataset
         if len(dataset) < self.images:
             raise DataError(f"QuantAwareTraining.images={self.images}, but there are {len(dataset)} training images")
-        indices = [number * len(dataset) // self.images for number in range(self.images)]
 
-        def run(batch: list[int]) -> None:
-            samples = [dataset[Draw(index, mix_seed(runner.seed or 0, index))] for index in batch]
-            data = model.data_preprocessor(loader.collate_fn(samples), True)  # pads crops of different sizes
+        def run(index: int) -> None:
+            sample = dataset[Draw(index, mix_seed(runner.seed or 0, index))]
+            data = model.data_preprocessor(loader.collate_fn([sample]), False)
             model._run_forward(data, mode="tensor")
 
-        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
-        return [lambda batch=batch: run(batch) for batch in batches]  # type: ignore[misc]
+        return [partial(run, number * len(dataset) // self.images) for number in range(self.images)]
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import pytest
 import torch
 from command_lines import losses
 from export_small import save_small
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader, Dataset
 from training_runs import ITERATIONS, finish, start_processes, train, write_config
@@ -135,9 +135,16 @@ def test_hooks_and_wrappers_are_known_by_any_name(runs: Path) -> None:
             check_start(cfg(load_from=str(runs / "float/iter_2.pth"), optim_wrapper={"type": wrapper}))
 
 
-def test_crops_of_several_sizes(tmp_path: Path) -> None:
-    """As a training fills them up to one size, so are those that the ranges are chosen from."""
-    model = open_model(save_small("pspnet_repvgg_a0_camvid", tmp_path / "small.pth")).build()
+BATCH = {"model.data_preprocessor.batch_augments": [{"type": "BatchSyncRandomResize", "random_size_range": (64, 96)}]}
+
+
+@pytest.mark.parametrize(
+    "config, options, sample",
+    [("pspnet_repvgg_a0_camvid", {}, SegDataSample), ("fcos_repvgg_a2_coco", BATCH, DetDataSample)],
+)
+def test_images_are_looked_at_one_by_one(config: str, options: dict[str, Any], sample: Any, tmp_path: Path) -> None:
+    """Crops differ in size, and what a training does to batches asks for an iteration that has not begun."""
+    model = open_model(save_small(config, tmp_path / "small.pth", **options)).build()
     sizes = [(64, 80), (48, 96)]
 
     class Crops(Dataset[Any]):
@@ -145,10 +152,10 @@ def test_crops_of_several_sizes(tmp_path: Path) -> None:
             return len(sizes)
 
         def __getitem__(self, draw: int) -> dict[str, Any]:
-            sample = SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, *sizes[draw], dtype=torch.long)))
-            return {"inputs": torch.full((3, *sizes[draw]), 100, dtype=torch.uint8), "data_samples": sample}
+            about = sample(metainfo={"img_shape": sizes[draw]})
+            return {"inputs": torch.full((3, *sizes[draw]), 100, dtype=torch.uint8), "data_samples": about}
 
     loader = DataLoader(Crops(), batch_size=2, collate_fn=pseudo_collate)
     runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader), seed=0)
-    (run,) = QuantAwareTraining(images=2)._runs(runner, model)
-    assert layers_in_use(model, run)
+    runs = QuantAwareTraining(images=2)._runs(runner, model)
+    assert len(runs) == 2 and all(layers_in_use(model, run) for run in runs)
