@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import torch
 
-from ..quantization.equalisation import chain_values, find_chains, scale_chain, with_values
+from ..quantization.equalisation import chain_values, find_chains, scale_chain
 from ..quantization.layers import weighted_layers
+from ..quantization.values import with_values
 
 LARGEST = 16.0
 

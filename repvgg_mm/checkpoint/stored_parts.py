@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
+from ..names import type_name
 from .allow_list import DATASET, IMPORTS, LOADER_ARGS, METRIC, PIPELINES, SCOPES, check_model, check_names, refusal
 from .errors import CheckpointError
 
@@ -104,6 +105,6 @@ def _pipeline(cfg: dict[str, Any]) -> dict[str, Any]:
             PIPELINES[key](data[key], f"test_dataloader.dataset.{key}")
     taken = {key: data[key] for key in (*PIPELINES, "metainfo", "classes", "palette") if key in data}
     check_names(taken.get("metainfo"), "test_dataloader.dataset.metainfo")
-    if isinstance(data.get("type"), str) and data["type"].rpartition(".")[2] in DATASET.types:
+    if isinstance(data.get("type"), str) and type_name(data) in DATASET.types:
         taken["type"] = data["type"]
     return taken

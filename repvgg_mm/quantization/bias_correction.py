@@ -6,7 +6,6 @@ The means are measured on samples.
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from .grid import fake_quantize, scale_of
@@ -14,6 +13,7 @@ from .layers import Layer, weights
 from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, unsigned_maps
+from .values import value_of, with_values
 
 
 def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Scheme, samples: Samples) -> onnx.ModelProto:
@@ -30,9 +30,6 @@ def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Schem
     Returns:
         The second graph with other biases.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    stored = weights(changed)
     unsigned = unsigned_maps(exact, scheme)
     layers = [layer for layer in scheme.layers if layer.bias and layer.data in scheme.reaches]
     rounded = {layer.node: _rounded(model, layer, scheme) for layer in layers}
@@ -49,13 +46,12 @@ def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Schem
                 by_channel = off.movedim(1, 0).flatten(1).double()
                 sums[layer.bias] = sums.get(layer.bias, torch.zeros(())) + by_channel.sum(1)
                 counts[layer.bias] = counts.get(layer.bias, 0) + by_channel.shape[1]
-    for name, total in sums.items():
-        bias = torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
-        stored[name].CopyFrom(numpy_helper.from_array((bias - total / counts[name]).float().numpy(), name))
-    return changed
+    stored = weights(model)
+    biases = {name: (value_of(stored[name]) - total / counts[name]).float() for name, total in sums.items()}
+    return with_values(model, biases)
 
 
 def _rounded(model: onnx.ModelProto, layer: Layer, scheme: Scheme) -> LayerFunction:
     """Return a layer with its weights rounded."""
-    weight = torch.from_numpy(numpy_helper.to_array(weights(model)[layer.weight]).copy())
+    weight = value_of(weights(model)[layer.weight])
     return LayerFunction(model, layer, fake_quantize(weight, scheme.scale(layer, weight), scheme.bits, narrow=True))

@@ -11,7 +11,6 @@ reach of the maps themselves in the place of that of the weights that make them,
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -20,6 +19,7 @@ from torch import Tensor
 from .layers import Layer, taken_by, weights
 from .running import run
 from .samples import Samples
+from .values import value_of, with_values
 
 _SAME_CHANNELS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Identity")
 _CHANNELS = 1  # axis of a feature map
@@ -156,17 +156,7 @@ def chain_values(model: onnx.ModelProto, chains: Sequence[Chain]) -> dict[str, T
     stored = weights(model)
     layers = [layer for chain in chains for layer in (chain.maker, *chain.takers)]
     names = {name for layer in layers for name in (layer.weight, layer.bias) if name}
-    return {name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()) for name in names}
-
-
-def with_values(model: onnx.ModelProto, values: Mapping[str, Tensor]) -> onnx.ModelProto:
-    """Return a graph with other values of some stored tensors; the given one is left as it is."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    stored = weights(changed)
-    for name, value in values.items():
-        stored[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value.numpy()), name))
-    return changed
+    return {name: value_of(stored[name]) for name in names}
 
 
 def _factors(reach: Tensor, takers: Sequence[Layer], values: Mapping[str, Tensor]) -> Tensor:

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from .covariances import covariances, from_columns, weight_columns
@@ -21,6 +20,7 @@ from .layers import Layer, weights
 from .pairs import PAIR, limit_pairs
 from .samples import Samples
 from .scheme import Scheme, apply
+from .values import value_of, with_values
 
 _DAMPING = 0.01  # of the mean variance, where inputs never vary
 
@@ -42,20 +42,17 @@ def reconstruct(
         convolutions of images and linear ones keep theirs, and so do those of more than `covariances.MOST` inputs.
     """
     users = _users(exact, scheme.layers)
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    given, stored = weights(exact), weights(changed)
+    given, stored = weights(exact), weights(model)
+    values: dict[str, Tensor] = {}
     scales = dict(scheme.scales)
     for name, covariance in covariances(exact, apply(model, scheme), users, samples):
         layer = users[name][0]
-        weight = torch.from_numpy(numpy_helper.to_array(given[name]).copy())
-        rounded = torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
-        scale = scales[name] = scheme.scale(layer, rounded)
+        weight = value_of(given[name])
+        scale = scales[name] = scheme.scale(layer, value_of(stored[name]))
         columns = weight_columns(weight, layer)
         found = _round(columns, scale.flatten()[:, None], covariance, scheme.bits, room)
-        array = from_columns(found, weight, layer).contiguous().numpy()
-        stored[name].CopyFrom(numpy_helper.from_array(array, name))
-    return changed, replace(scheme, scales=scales)
+        values[name] = from_columns(found, weight, layer)
+    return with_values(model, values), replace(scheme, scales=scales)
 
 
 def _users(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, list[Layer]]:

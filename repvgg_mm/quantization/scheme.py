@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .grid import channel_reach, hold_bias, quantize, scale_of, top
 from .layers import DECODING, NETWORK, Layer, taken_by, weights
+from .values import value_of
 
 ROUNDED, FLOAT = "/rounded", "/float"
 
@@ -149,11 +150,11 @@ def _round_weight(
     graph: onnx.GraphProto, stored: Mapping[str, onnx.TensorProto], layer: Layer, scheme: Scheme
 ) -> list[onnx.NodeProto]:
     """Store the weights of a layer as integers; return the node that makes numbers of them."""
-    weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+    weight = value_of(stored[layer.weight])
     scale = scheme.scale(layer, weight)
     for user in scheme.layers:
         if user.weight == layer.weight and user.bias and user.data in scheme.reaches:
-            bias = torch.from_numpy(numpy_helper.to_array(stored[user.bias]).copy())
+            bias = value_of(stored[user.bias])
             if len(bias) == scale.numel():  # not in groups of a transposed convolution, which computes in float32
                 scale = hold_bias(scale, bias, scale_of(torch.tensor(scheme.reaches[user.data])))
     integers = quantize(weight, scale, scheme.bits, narrow=True).numpy().astype(np.int8)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from .calibration import SomeSamples, choose_reaches, observe_maps
@@ -18,6 +17,7 @@ from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps
 from .sums import saturating
+from .values import value_of
 
 _TAIL = 8.0  # an outlier ratio from which on the tails are named as the reason
 _IDENTITY = 3.0  # times its channel's next largest weight
@@ -103,7 +103,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
     found = []
     for layer in layers:
         alone = apply(model, Scheme((layer,), bits=bits))
-        weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+        weight = value_of(stored[layer.weight])
         parts = local[layer.node]
         found.append(
             LayerLoss(
@@ -137,7 +137,7 @@ def _local(
     stored = weights(model)
     exact, rounded = {}, {}
     for layer in layers:
-        weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+        weight = value_of(stored[layer.weight])
         scale = Scheme(bits=bits).scale(layer, weight)
         exact[layer.node] = LayerFunction(model, layer)
         rounded[layer.node] = LayerFunction(model, layer, fake_quantize(weight, scale, bits, narrow=True))

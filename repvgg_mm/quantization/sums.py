@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from .grid import quantize
 from .layers import Layer, weights
 from .pairs import limit_pairs
 from .scheme import Scheme
+from .values import value_of, with_values
 
 _COARSER = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0)
 
@@ -43,17 +43,14 @@ def leave_room(model: onnx.ModelProto, scheme: Scheme) -> Roomy:
     Returns:
         The same with other weights, and the scheme's grids for them.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    stored = weights(changed)
+    stored = weights(model)
+    values: dict[str, Tensor] = {}
     scales: dict[str, Tensor] = {}
     for layer in scheme.layers:
         if layer.weight not in scales:
-            weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
-            rounded, scale = _fit(weight, scheme.scale(layer, weight), layer)
-            scales[layer.weight] = scale
-            stored[layer.weight].CopyFrom(numpy_helper.from_array(rounded.numpy(), layer.weight))
-    return Roomy(changed, scales)
+            weight = value_of(stored[layer.weight])
+            values[layer.weight], scales[layer.weight] = _fit(weight, scheme.scale(layer, weight), layer)
+    return Roomy(with_values(model, values), scales)
 
 
 def saturating(model: onnx.ModelProto, scheme: Scheme) -> dict[str, float]:
@@ -68,7 +65,7 @@ def saturating(model: onnx.ModelProto, scheme: Scheme) -> dict[str, float]:
     """
     stored, found = weights(model), {}
     for layer in scheme.layers:
-        weight = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+        weight = value_of(stored[layer.weight])
         integers = quantize(weight, scheme.scale(layer, weight), scheme.bits, narrow=True)
         share = float((limit_pairs(integers, layer.in_axis) != integers).float().mean())
         if share:

@@ -11,6 +11,7 @@ from .grid import hold_bias, round_bias, scale_of
 from .layers import Layer, weighted_layers, weights
 from .pairs import roomy_reach
 from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
+from .values import value_of
 
 
 def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.ModelProto:
@@ -52,11 +53,11 @@ def _refuse_lost(model: onnx.ModelProto, missing: Collection[str]) -> None:
 
 def _scale(stored: Mapping[str, onnx.TensorProto], layer: Layer, end: float) -> Tensor:
     """Return the grids of a kernel, as `fake_layers` chooses them."""
-    kernel = torch.from_numpy(numpy_helper.to_array(stored[layer.weight]).copy())
+    kernel = value_of(stored[layer.weight])
     scale = scale_of(roomy_reach(kernel, layer.axis, layer.in_axis))
     if not layer.bias:
         return scale
-    bias = torch.from_numpy(numpy_helper.to_array(stored[layer.bias]).copy())
+    bias = value_of(stored[layer.bias])
     return hold_bias(scale, bias, scale_of(torch.tensor(end)))
 
 
@@ -68,7 +69,7 @@ def _round_biases(
     for layer in layers:
         if layer.bias:
             steps = scale_of(torch.tensor(ends[layer.data])) * scales[layer.weight].flatten()
-            bias = round_bias(torch.from_numpy(numpy_helper.to_array(stored[layer.bias]).copy()), steps)
+            bias = round_bias(value_of(stored[layer.bias]), steps)
             stored[layer.bias].CopyFrom(numpy_helper.from_array(bias.numpy(), layer.bias))
 
 
