@@ -47,6 +47,8 @@ class CompileHook(Hook):
         """Say so where there were too few batches."""
         if len(self._seconds) <= _BATCHES:
             runner.logger.info(f"nothing was compiled: that begins after {_BATCHES} batches")
+        elif len(self._seconds) <= 2 * _BATCHES:
+            runner.logger.info(f"compiled the backbone; what it gains is told after {2 * _BATCHES + 1} batches")
 
     def _summary(self) -> str:
         before = min(self._seconds[1:_BATCHES])

@@ -154,7 +154,14 @@ def test_too_few_batches_are_told(caplog: pytest.LogCaptureFixture) -> None:
             hook.before_train_iter(runner, batch)
             hook.after_train_iter(runner, batch)
         hook.after_run(runner)
-    assert caplog.messages == ["nothing was compiled: that begins after 3 batches"]
+        hook._seconds *= 2
+        hook.after_run(runner)
+        hook._seconds.append(0.1)
+        hook.after_run(runner)
+    assert caplog.messages == [
+        "nothing was compiled: that begins after 3 batches",
+        "compiled the backbone; what it gains is told after 7 batches",
+    ]
 
 
 class TestRefused:
