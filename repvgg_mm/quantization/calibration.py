@@ -17,27 +17,28 @@ from .scheme import rounded_maps
 Method = Literal["best", "minmax", "percentile", "mse", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
 JUDGES = 16
-"""On how many samples the error of a choice is taken; the histograms are of all of them."""
+"""On how many samples the error of a choice is taken, or more of them; the histograms are of all of them."""
 
 
 class SomeSamples:
-    """`JUDGES` samples out of more, or as many as there are; the same in every loop over them.
+    """A few samples out of more, or as many as there are; the same in every loop over them.
 
     Args:
         samples: all of them.
         start: the first one.
+        count: how many.
     """
 
-    def __init__(self, samples: Samples, start: int = 0) -> None:
-        self._samples, self._start = samples, start
+    def __init__(self, samples: Samples, start: int = 0, count: int = JUDGES) -> None:
+        self._samples, self._start, self._count = samples, start, count
 
     def __len__(self) -> int:
         """Count them."""
-        return max(min(len(self._samples) - self._start, JUDGES), 0)
+        return max(min(len(self._samples) - self._start, self._count), 0)
 
     def __iter__(self) -> Iterator[object]:
         """Loop over them."""
-        return islice(iter(self._samples), self._start, self._start + JUDGES)
+        return islice(iter(self._samples), self._start, self._start + self._count)
 
 
 def observe_maps(model: onnx.ModelProto, names: Sequence[str], samples: Samples) -> dict[str, Histogram]:

@@ -1,29 +1,30 @@
 """The best 8 bits without training: each step is taken only where it lowers the error at the network's outputs."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import onnx
-from torch import Tensor
+from mmengine.logging import print_log
 
 from .answers import behind_sigmoid, sigmoid_reaches
 from .bias_correction import correct_biases
-from .calibration import JUDGES, Method, SomeSamples, choose_reaches, observe_maps
+from .calibration import Method, SomeSamples, choose_reaches, observe_maps
 from .calibrators import CALIBRATORS
 from .equalisation import channel_peaks, equalise, find_chains
 from .grid import has_grid
-from .layers import DECODING, Layer, weighted_layers
-from .noise_ratio import Noise, compare, mean_ratio
+from .judge import Judge
+from .layers import Layer, weighted_layers
+from .noise_ratio import Noise
 from .reconstruction import reconstruct
-from .running import Runtime, network_outputs, run
+from .running import Runtime
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps, unsigned_maps
 from .sums import leave_room
 
 PLAIN = "minmax"  # calibrator
 _CLEARLY = 0.9  # of the noise: 0.5 dB less
-_KEPT = 2**28  # bytes of outputs that are kept, not computed again
+_ALIKE = 0.02  # of where a grid ends
 
 
 @dataclass(frozen=True)
@@ -63,54 +64,6 @@ class Recovered:
     def rounded(self) -> onnx.ModelProto:
         """The graph that computes so."""
         return apply(self.model, self.scheme)
-
-
-class Judge:
-    """The error at the outputs of a network, on samples that no choice was made by where there are enough.
-
-    Where a sigmoid takes an output, what counts is what it makes of it. The heads of a second stage look at other
-    proposals, in another order, as soon as a number of the first differs: they count where none does.
-
-    Args:
-        model: the network in float32.
-        layers: those that may be rounded.
-        samples: what its one input takes.
-    """
-
-    def __init__(self, model: onnx.ModelProto, layers: Sequence[Layer], samples: Samples) -> None:
-        self._model = model
-        outputs = network_outputs(model, layers)
-        behind = behind_sigmoid(model, outputs)
-        self._names = [*dict.fromkeys(behind.get(name, name) for name in outputs)]
-        heads = {layer.output for layer in layers if layer.node.startswith(DECODING)}
-        self._first = [name for name in self._names if name not in heads]
-        start = JUDGES if len(samples) >= 2 * JUDGES else 0
-        self._samples = SomeSamples(samples, start)
-        self._wanted: list[dict[str, Tensor]] = []
-
-    def __call__(self, model: onnx.ModelProto, runtime: Runtime | None = None) -> Noise:
-        """Return the noise at the outputs for a signal of 1, the mean of all outputs.
-
-        Args:
-            model: computes the same with rounded numbers.
-            runtime: runs it as in use; None computes without the sums of 16 bits of some processors.
-        """
-        wanted = self._wanted or run(self._model, self._names, self._samples)
-        got = run(model, self._names, self._samples, runtime)
-        noises = compare(self._kept(wanted), got)
-        first = [noises[name] for name in self._first if name in noises]
-        return Noise(1.0, mean_ratio(first if any(noise.noise for noise in first) else noises.values()))
-
-    def _kept(self, wanted: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-        """Pass outputs on, and keep them for the next time if all of them are small."""
-        kept: list[dict[str, Tensor]] = []
-        size = 0
-        for tensors in wanted:
-            yield tensors
-            size += sum(tensor.nbytes for tensor in tensors.values())
-            kept = [*kept, tensors] if size <= _KEPT else []
-        if size <= _KEPT:
-            self._wanted = kept
 
 
 class Recovery:
@@ -224,6 +177,7 @@ class _Search:
                 reaches = self.calibrated(base, calibrator).reaches
                 self._offer(f"calibration by {calibrator}", self.model, replace(self.scheme, reaches=reaches))
         self._offer_reconstruction(base)
+        self._offer_single_maps(base)
         corrected = correct_biases(base, self.model, self.scheme, SomeSamples(self._samples))
         self._offer("bias correction", corrected, self.scheme)
 
@@ -261,6 +215,26 @@ class _Search:
             found = reconstruct(base, *_with_room(model, scheme), self._samples, room=True)
             self._roomy = self._offer("reconstruction with room for sums of 16 bits", *found)
 
+    def _offer_single_maps(self, base: onnx.ModelProto) -> None:
+        """Choose the calibrator of each map again, one after the other."""
+        found = [self.calibrated(base, calibrator).reaches for calibrator in CALIBRATORS]
+        rules = rounded_maps(self._given, self._bare.layers)
+        maps: dict[str, list[str]] = {}
+        for name in self.scheme.reaches:
+            if name not in self._scores:
+                maps.setdefault(rules[name], []).append(name)
+        scheme, noise = self.scheme, self._noise
+        for names in maps.values():
+            tried = [scheme.reaches[names[0]]]
+            for reach in [reaches[names[0]] for reaches in found]:
+                if all(abs(reach - other) > _ALIKE * other for other in tried):
+                    tried.append(reach)
+                    changed = replace(scheme, reaches={**scheme.reaches, **dict.fromkeys(names, reach)})
+                    got = self._judge(apply(self.model, changed), self._runtime)
+                    if got.noise < noise.noise:
+                        scheme, noise = changed, got
+        self._offer("calibration map by map", self.model, scheme)
+
     def _saturates(self) -> bool:
         """Whether the outputs are further off on this processor than where no sum saturates."""
         return self._judge(apply(self.model, self.scheme)).noise < _CLEARLY * self._noise.noise
@@ -273,6 +247,7 @@ class _Search:
         noise = self._judge(apply(model, scheme), self._runtime)
         taken = not self.steps or noise.noise < self._noise.noise
         self.steps.append(Step(name, noise.decibels, taken))
+        print_log(f"{name}: {noise.decibels:.1f} dB at the outputs{'' if taken else ', left out'}", logger="current")
         if taken:
             self.model, self.scheme, self._noise = model, scheme, noise
         return taken

@@ -10,9 +10,9 @@ from torch import Tensor
 from .calibration import SomeSamples, choose_reaches, observe_maps
 from .grid import fake_quantize, scale_of
 from .histogram import Histogram
+from .judge import Judge
 from .layers import Layer, weighted_layers, weights
 from .noise_ratio import Noise
-from .recovery import Judge
 from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps

@@ -7,8 +7,9 @@ from helpers import image
 from onnx import helper, numpy_helper
 
 from repvgg_mm.quantization.answers import behind_sigmoid, sigmoid_reaches
+from repvgg_mm.quantization.judge import Judge
 from repvgg_mm.quantization.layers import weighted_layers
-from repvgg_mm.quantization.recovery import Judge, Recovery, recover
+from repvgg_mm.quantization.recovery import Recovery, recover
 from repvgg_mm.quantization.running import run
 
 

@@ -12,8 +12,9 @@ from small_graphs import numbers, small_graph
 
 from repvgg_mm.quantization import reconstruction
 from repvgg_mm.quantization.grid import quantize
+from repvgg_mm.quantization.judge import Judge
 from repvgg_mm.quantization.layers import weighted_layers, weights
-from repvgg_mm.quantization.recovery import Judge, recover
+from repvgg_mm.quantization.recovery import recover
 from repvgg_mm.quantization.scheme import Scheme, apply
 from repvgg_mm.quantization.sums import leave_room, saturating
 

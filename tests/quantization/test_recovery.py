@@ -9,8 +9,10 @@ from onnx import helper
 from small_graphs import numbers, small_graph
 
 from repvgg_mm.benchmark.stress import stress
+from repvgg_mm.quantization.calibrators import CALIBRATORS
+from repvgg_mm.quantization.judge import Judge
 from repvgg_mm.quantization.layers import weighted_layers
-from repvgg_mm.quantization.recovery import PLAIN, Judge, Recovered, Recovery, _Search, recover
+from repvgg_mm.quantization.recovery import PLAIN, Recovered, Recovery, _Search, recover
 from repvgg_mm.quantization.running import Runtime, network_outputs, run
 from repvgg_mm.quantization.scheme import Scheme, apply
 from repvgg_mm.quantization.sensitivity import measure_losses
@@ -61,6 +63,50 @@ def test_room_is_asked_for_again_with_reconstruction(network: Path, samples: lis
     if again:
         assert again[0].taken and saturating(search.model, search.scheme) == {}
         assert again[0].decibels > max(step.decibels for step in search.steps[:-1]) + 10
+
+
+def test_each_map_gets_the_calibrator_that_serves_the_outputs() -> None:
+    """Of two maps with one large number in 16384, the first has to cut it off, and the second to keep it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight", "a.bias"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["cut"], "cut"),
+        helper.make_node("Conv", ["cut", "b.weight"], ["y"], "b"),
+        helper.make_node("Conv", ["x", "c.weight", "c.bias"], ["c"], "c"),
+        helper.make_node("Relu", ["c"], ["kept"], "kept"),
+        helper.make_node("Conv", ["kept", "d.weight"], ["z"], "d"),
+    ]
+    stored = {
+        "a.weight": torch.tensor([1.0, 300.0]).diag()[..., None, None],
+        "a.bias": torch.tensor([1.0, 0.0]),
+        "b.weight": torch.tensor([1.0, 0.0]).view(1, 2, 1, 1),
+        "c.weight": torch.tensor([0.01, 1.0]).diag()[..., None, None],
+        "c.bias": torch.tensor([0.01, 0.0]),
+        "d.weight": torch.tensor([0.0, 1.0]).view(1, 2, 1, 1),
+    }
+    model = small_graph(nodes, stored, [1, 2, 64, 256])
+    samples = [torch.zeros(1, 2, 64, 256) for _ in range(4)]
+    for seed, sample in enumerate(samples):
+        sample[:, 0] = numbers(64, 256, seed=seed).clamp(-0.9, 0.9)
+        sample[0, 1, 7 * seed, 50 * seed] = 1
+    given = Recovery(model, samples)
+    search = _Search(given, Scheme(given.layers), "onnxruntime")
+    for calibrator in CALIBRATORS:
+        search._offer(calibrator, model, search.calibrated(model, calibrator))
+    search._offer_single_maps(model)
+    assert search.steps[-1].taken
+    assert search.steps[-1].decibels > max(step.decibels for step in search.steps[:-1]) + 10
+    reaches = search.scheme.reaches
+    assert reaches["a"] == reaches["cut"] < 3 and reaches["c"] == reaches["kept"] > 0.9
+
+
+def test_a_classifier_is_judged_by_more_images(network: Path, samples: list[torch.Tensor]) -> None:
+    """Ten numbers each tell little; 1000 of them are asked for, of images that no choice was made by."""
+    model = onnx.load(network)
+    for given, judged in ((4, 4), (50, 34), (200, 100)):
+        seen = Judge(model, weighted_layers(model), (samples * 50)[:given])._samples
+        assert len(seen) == len(list(seen)) == judged
+    dense = small_graph([helper.make_node("Relu", ["x"], ["y"], "y")], {}, [1, 3, 32, 48])
+    assert len(Judge(dense, [], samples * 50)._samples) == 16
 
 
 @pytest.mark.parametrize("taken", [True, False])
