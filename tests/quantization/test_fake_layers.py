@@ -7,12 +7,15 @@ import pytest
 import torch
 from helpers import SMALL_ARCH, image, randomize_bn
 from mmcv.cnn import ConvModule
+from small_graphs import numbers
 from torch import Tensor, nn
 
 from repvgg_mm import RepVGG, whole_model_convert
+from repvgg_mm.quantization.calibrators import mse
 from repvgg_mm.quantization.fake_layers import candidates, round_layers, rounded_layers, unround
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
 from repvgg_mm.quantization.grid import fake_quantize, round_bias, scale_of
+from repvgg_mm.quantization.histogram import Histogram
 from repvgg_mm.quantization.pairs import roomy_reach
 from repvgg_mm.reparam import QARepVGGBlock, RepVGGBlock
 
@@ -54,6 +57,19 @@ def by_hand(x: Tensor, reach: Tensor, kernel: Tensor, bias: Tensor | None, **geo
         bias = (bias / steps).round() * steps
     kernel = fake_quantize(kernel, scale, narrow=True)
     return nn.functional.conv2d(fake_quantize(x, scale_of(reach)), kernel, bias, **geometry)
+
+
+def test_a_few_large_numbers_do_not_decide_where_a_grid_ends() -> None:
+    """By the least squared error they do, and most numbers come to lie within a step of 0."""
+    model = nn.Sequential(nn.Linear(64, 4))
+    x = numbers(512, 64).mul(1.5).exp()
+    round_layers(model, ["0"])
+    set_reaches(model, [lambda: model(x)])
+    seen = Histogram()
+    seen.add(x)
+    end = float(rounded_layers(model)["0"].input_end)
+    assert x.median() > end / 127 and x.median() < mse(seen) / 127
+    assert end < mse(seen) / 2 < x.max() / 2
 
 
 def test_what_predicts_is_rounded_and_names_stay() -> None:
