@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
@@ -58,6 +58,9 @@ class BFloat16OptimWrapper(OptimWrapper):
             yield
 
 
+_KINDS = (OptimWrapper, AmpOptimWrapper, BFloat16OptimWrapper)
+
+
 def enable_amp(cfg: Config) -> None:
     """Train with automatic mixed precision, as mmseg's and mmdet's ``--amp`` does; without a GPU, in bfloat16.
 
@@ -71,9 +74,10 @@ def enable_amp(cfg: Config) -> None:
     wrapper = cfg.get("optim_wrapper")
     if not isinstance(wrapper, dict):
         raise ValueError("mixed precision needs optim_wrapper=dict(type='OptimWrapper', ...) in the config")
-    kind = wrapper.get("type", "OptimWrapper")
-    if kind not in ("OptimWrapper", "AmpOptimWrapper", "BFloat16OptimWrapper"):
-        raise ValueError(f"mixed precision works with optim_wrapper.type='OptimWrapper', not {kind!r}")
+    named = wrapper.get("type", "OptimWrapper")
+    kind = named.__name__ if named in _KINDS else str(named).removeprefix("mmengine.")
+    if kind not in {known.__name__ for known in _KINDS}:
+        raise ValueError(f"mixed precision works with optim_wrapper.type='OptimWrapper', not {named!r}")
     if torch.cuda.is_available():
         if kind != "BFloat16OptimWrapper":
             wrapper["type"] = "AmpOptimWrapper"

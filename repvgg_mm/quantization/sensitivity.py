@@ -76,7 +76,7 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
 
     Args:
         model: graph in float32.
-        samples: what its one input takes; the errors are taken on `JUDGES` of them.
+        samples: what its one input takes; the errors are taken on some of them; see `Judge`.
         bits: of the integers.
 
     Returns:

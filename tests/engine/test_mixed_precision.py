@@ -8,6 +8,7 @@ import torch
 from command_lines import losses
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 from training_runs import EPOCHS, ITERATIONS, finish, start_processes, train, write_config
 
 from repvgg_mm.device import best_device, device_name
@@ -60,9 +61,17 @@ class TestFlag:
         enable_amp(cfg)
         assert cfg.optim_wrapper == {"type": "BFloat16OptimWrapper"}
 
-    def test_another_wrapper_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="not 'Mine'"):
-            enable_amp(Config({"optim_wrapper": {"type": "Mine"}}))
+    @pytest.mark.parametrize("kind", ["mmengine.OptimWrapper", "mmengine.AmpOptimWrapper", OptimWrapper, None])
+    def test_the_same_wrapper_by_other_names(self, kind: object) -> None:
+        wrapper = {"optimizer": {"type": "SGD"}} if kind is None else {"type": kind, "optimizer": {"type": "SGD"}}
+        cfg = Config({"optim_wrapper": wrapper})
+        enable_amp(cfg)
+        assert cfg.optim_wrapper == {"type": "BFloat16OptimWrapper", "optimizer": {"type": "SGD"}}
+
+    @pytest.mark.parametrize("kind", ["Mine", "mine.OptimWrapper", ["OptimWrapper"]])
+    def test_another_wrapper_is_refused(self, kind: object) -> None:
+        with pytest.raises(ValueError, match=r"works with optim_wrapper.type='OptimWrapper', not .*(Mine|mine|Optim)"):
+            enable_amp(Config({"optim_wrapper": {"type": kind}}))
 
     @pytest.mark.parametrize("wrapper", [None, "SGD"])
     def test_no_wrapper_is_refused(self, wrapper: object) -> None:
