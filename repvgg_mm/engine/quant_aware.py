@@ -65,10 +65,10 @@ class QuantAwareTraining(Hook):
         if len(missing) < len(layers):
             raise CheckpointError(f"the checkpoint has no range for {missing[0]}: it is of another model")
         with _random_state_kept(), _refusing():
-            set_reaches(model, self._runs(runner, model))
+            calibrator = set_reaches(model, self._runs(runner, model))
         for layer in layers.values():
             broadcast(layer.input_end)
-        runner.logger.info(f"chose the ranges of {len(layers)} layers from {self.images} training images")
+        runner.logger.info(f"ranges of {len(layers)} layers from {self.images} training images by {calibrator}")
 
     def _runs(self, runner: Runner, model: Any) -> list[Callable[[], object]]:
         """Return functions that each run the model on a training image, the same on all processes.

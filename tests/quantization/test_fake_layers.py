@@ -11,7 +11,7 @@ from small_graphs import numbers
 from torch import Tensor, nn
 
 from repvgg_mm import RepVGG, whole_model_convert
-from repvgg_mm.quantization.calibrators import mse
+from repvgg_mm.quantization.calibrators import CALIBRATORS
 from repvgg_mm.quantization.fake_layers import candidates, round_layers, rounded_layers, unround
 from repvgg_mm.quantization.fake_ranges import layers_in_use, set_reaches
 from repvgg_mm.quantization.grid import fake_quantize, round_bias, scale_of
@@ -59,17 +59,29 @@ def by_hand(x: Tensor, reach: Tensor, kernel: Tensor, bias: Tensor | None, **geo
     return nn.functional.conv2d(fake_quantize(x, scale_of(reach)), kernel, bias, **geometry)
 
 
-def test_a_few_large_numbers_do_not_decide_where_a_grid_ends() -> None:
-    """By the least squared error they do, and most numbers come to lie within a step of 0."""
-    model = nn.Sequential(nn.Linear(64, 4))
-    x = numbers(512, 64).mul(1.5).exp()
-    round_layers(model, ["0"])
-    set_reaches(model, [lambda: model(x)])
+@pytest.mark.parametrize("spread, calibrator", [(1.0, "mse"), (2.5, "minmax")])
+def test_the_calibrator_that_leaves_least_noise_is_taken(spread: float, calibrator: str) -> None:
+    """Some large numbers are cut off to the gain of all others; where hardly anything else counts they are kept."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    images = [numbers(256, 64, seed=seed).mul(spread).exp() for seed in range(3)]
+    wanted = [model(x) for x in images]
+    round_layers(model, ["0", "2"])
+    taken = set_reaches(model, [lambda x=x: model(x) for x in images])
+    first = rounded_layers(model)["0"]
     seen = Histogram()
-    seen.add(x)
-    end = float(rounded_layers(model)["0"].input_end)
-    assert x.median() > end / 127 and x.median() < mse(seen) / 127
-    assert end < mse(seen) / 2 < x.max() / 2
+    for x in images:
+        seen.add(x)
+    assert taken == calibrator and float(first.input_end) == pytest.approx(CALIBRATORS[calibrator](seen, 8))
+
+    def noise() -> float:
+        made = [model(x) for x in images]
+        return sum(float((got - right).square().sum()) for got, right in zip(made, wanted, strict=True))
+
+    before = noise()
+    for other in set(CALIBRATORS) - {calibrator}:
+        first.input_end.fill_(CALIBRATORS[other](seen, 8))
+        assert noise() > before, other
 
 
 def test_what_predicts_is_rounded_and_names_stay() -> None:
