@@ -117,7 +117,8 @@ def _mean_noise(model: nn.Module, layers: dict[str, Any], runs: Sequence[Run]) -
             for key, tensor in _made(layers, run).items():
                 if key in wanted and tensor.shape == wanted[key].shape:  # not of other numbers of proposals
                     noises.setdefault(key[0], Noise()).add(wanted[key], tensor)
-    return -sum(noise.decibels for noise in noises.values()) / max(len(noises), 1)
+    told = [noise.decibels for noise in noises.values() if noise.signal]
+    return -sum(told) / max(len(told), 1)
 
 
 def _made(layers: dict[str, Any], run: Run) -> dict[tuple[str, int], Tensor]:

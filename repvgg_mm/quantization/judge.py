@@ -14,12 +14,13 @@ from .running import Runtime, network_outputs, run
 from .samples import Samples
 
 _KEPT = 2**28  # bytes of outputs that are kept, not computed again
-_TOLD = 1000  # numbers at the outputs; the best choice by the few of a classifier is the best for those alone
+_TOLD = 1000  # numbers at the outputs, over all samples
 
 
 class Judge:
     """The error at the outputs of a network, on samples that no choice was made by where there are enough.
 
+    Of outputs with few numbers it looks at more samples: the best of many choices by ten scores each is chance.
     Where a sigmoid takes an output, what counts is what it makes of it. The heads of a second stage look at other
     proposals, in another order, as soon as a number of the first differs: they count where none does.
 
