@@ -1,6 +1,5 @@
 """Where the grids of rounded layers end: chosen from what passes through the layers of a model on images."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from .calibration import JUDGES
 from .calibrators import CALIBRATORS
 from .fake_layers import candidates, rounded_layers
 from .histogram import Histogram
-from .noise_ratio import Noise
+from .noise_ratio import compare
 
 Run = Callable[[], object]
 """Runs a model once, on some images."""
@@ -109,30 +108,25 @@ def _end(layers: dict[str, Any], groups: dict[str, str], ends: dict[str, float])
 
 def _mean_noise(model: nn.Module, layers: dict[str, Any], runs: Sequence[Run]) -> float:
     """Return the mean over the layers of the noise of what they make, in decibels: less is better."""
-    noises: dict[str, Noise] = {}
-    with _eval(model), torch.no_grad():
+
+    def wanted() -> Iterator[dict[str, Tensor]]:
         for run in runs:
             with _plain(layers):
-                wanted = _made(layers, run)
-            for key, tensor in _made(layers, run).items():
-                if key in wanted and tensor.shape == wanted[key].shape:  # not of other numbers of proposals
-                    noises.setdefault(key[0], Noise()).add(wanted[key], tensor)
+                made = _made(layers, run)
+            yield made
+
+    with _eval(model), torch.no_grad():
+        noises = compare(wanted(), (_made(layers, run) for run in runs))
     told = [noise.decibels for noise in noises.values() if noise.signal]
     return -sum(told) / max(len(told), 1)
 
 
-def _made(layers: dict[str, Any], run: Run) -> dict[tuple[str, int], Tensor]:
-    """Return what each layer makes, in the order in which it does: a head's, for each level."""
-    found: dict[tuple[str, int], Tensor] = {}
-    counts: Counter[str] = Counter()
-
-    def keep(name: str, x: Tensor) -> None:
-        found[name, counts[name]] = x.clone()  # what follows may work in place
-        counts[name] += 1
-
-    with _hooks(layers, keep, behind=True):
-        run()
-    return found
+def _made(layers: dict[str, Any], run: Run) -> dict[str, Tensor]:
+    """Return all numbers that each layer makes, in one row: a head's, of all levels; none where it does not run."""
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    with _hooks(layers, lambda name, x: found[name].append(x.flatten().clone()), behind=True):
+        run()  # what follows a layer may work in place
+    return {name: torch.cat(parts) if parts else torch.empty(0) for name, parts in found.items()}
 
 
 def _sharing(layers: dict[str, Any], run: Run) -> dict[str, str]:

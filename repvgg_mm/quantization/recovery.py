@@ -1,7 +1,7 @@
 """The best 8 bits without training: each step is taken only where it lowers the error at the network's outputs."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -172,12 +172,12 @@ class _Search:
             if self._offer("equalisation", *self._finish(equal, self.calibrated(equal, PLAIN))):
                 base = equal
                 self._offer_room(base)  # where one channel drowns all others, nothing tells before
-        for calibrator in CALIBRATORS:
+        found = {calibrator: self.calibrated(base, calibrator).reaches for calibrator in CALIBRATORS}
+        for calibrator, reaches in found.items():
             if calibrator != PLAIN:
-                reaches = self.calibrated(base, calibrator).reaches
                 self._offer(f"calibration by {calibrator}", self.model, replace(self.scheme, reaches=reaches))
         self._offer_reconstruction(base)
-        self._offer_single_maps(base)
+        self._offer_single_maps([*found.values()])
         corrected = correct_biases(base, self.model, self.scheme, SomeSamples(self._samples))
         self._offer("bias correction", corrected, self.scheme)
 
@@ -215,9 +215,8 @@ class _Search:
             found = reconstruct(base, *_with_room(model, scheme), self._samples, room=True)
             self._roomy = self._offer("reconstruction with room for sums of 16 bits", *found)
 
-    def _offer_single_maps(self, base: onnx.ModelProto) -> None:
-        """Choose the calibrator of each map again, one after the other."""
-        found = [self.calibrated(base, calibrator).reaches for calibrator in CALIBRATORS]
+    def _offer_single_maps(self, found: Sequence[Mapping[str, float]]) -> None:
+        """Choose for each map again where its grid ends, one after the other, out of what the calibrators found."""
         rules = rounded_maps(self._given, self._bare.layers)
         maps: dict[str, list[str]] = {}
         for name in self.scheme.reaches:

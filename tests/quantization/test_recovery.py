@@ -90,9 +90,10 @@ def test_each_map_gets_the_calibrator_that_serves_the_outputs() -> None:
         sample[0, 1, 7 * seed, 50 * seed] = 1
     given = Recovery(model, samples)
     search = _Search(given, Scheme(given.layers), "onnxruntime")
-    for calibrator in CALIBRATORS:
-        search._offer(calibrator, model, search.calibrated(model, calibrator))
-    search._offer_single_maps(model)
+    found = {calibrator: search.calibrated(model, calibrator) for calibrator in CALIBRATORS}
+    for calibrator, scheme in found.items():
+        search._offer(calibrator, model, scheme)
+    search._offer_single_maps([scheme.reaches for scheme in found.values()])
     assert search.steps[-1].taken
     assert search.steps[-1].decibels > max(step.decibels for step in search.steps[:-1]) + 10
     reaches = search.scheme.reaches
