@@ -15,6 +15,7 @@ from .samples import Samples
 
 _KEPT = 2**28  # bytes of outputs that are kept, not computed again
 _TOLD = 1000  # numbers at the outputs, over all samples
+_MOST = 100  # samples: of a network with two outputs a thousand numbers would take hours
 
 
 class Judge:
@@ -39,7 +40,7 @@ class Judge:
         self._first = [name for name in self._names if name not in heads]
         start = JUDGES if len(samples) >= 2 * JUDGES else 0
         count = math.ceil(_TOLD / _numbers(model, self._names, SomeSamples(samples, start, 1)))
-        self._samples = SomeSamples(samples, start, max(JUDGES, count))
+        self._samples = SomeSamples(samples, start, min(max(JUDGES, count), _MOST))
         self._wanted: list[dict[str, Tensor]] = []
 
     def __call__(self, model: onnx.ModelProto, runtime: Runtime | None = None) -> Noise:

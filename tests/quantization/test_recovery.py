@@ -101,11 +101,13 @@ def test_each_map_gets_the_calibrator_that_serves_the_outputs() -> None:
 
 
 def test_a_classifier_is_judged_by_more_images(network: Path, samples: list[torch.Tensor]) -> None:
-    """Ten numbers each tell little; 1000 of them are asked for, of images that no choice was made by."""
+    """Ten numbers each tell little; 1000 of them are asked for, of 100 images at most that no choice was made by."""
     model = onnx.load(network)
     for given, judged in ((4, 4), (50, 34), (200, 100)):
         seen = Judge(model, weighted_layers(model), (samples * 50)[:given])._samples
         assert len(seen) == len(list(seen)) == judged
+    pool = helper.make_node("GlobalAveragePool", ["x"], ["y"], "y")
+    assert len(Judge(small_graph([pool], {}, [1, 3, 32, 48]), [], samples * 50)._samples) == 100
     dense = small_graph([helper.make_node("Relu", ["x"], ["y"], "y")], {}, [1, 3, 32, 48])
     assert len(Judge(dense, [], samples * 50)._samples) == 16
 
