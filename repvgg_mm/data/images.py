@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ..names import nearest
 from .data_error import DataError, UnreadableDataError
 from .image_decoding import decode_image, what_is_wrong
 from .listing import list_file, list_folders, read_classes
 from .sampling import Draw
+from .transforms import build_transforms
 
 
 class ClassifiedImages(ABC, Dataset[dict[str, Any] | None]):
@@ -27,8 +27,7 @@ class ClassifiedImages(ABC, Dataset[dict[str, Any] | None]):
     Args:
         classes: names of the classes, in the order of their indices.
         labels: class index of each image, shape (N,).
-        transforms: transforms of ``torchvision.transforms.v2``, as dicts: ``dict(type='RandomResizedCrop', size=224)``;
-            they work on uint8 tensors.
+        transforms: as of `build_transforms`.
         broken: what to do with a file that can't be read: ``'stop'``, or ``'skip'``, that is leave it out, count it
             and log it; needs ``collate_fn=dict(type='collate_images')``.
 
@@ -39,14 +38,11 @@ class ClassifiedImages(ABC, Dataset[dict[str, Any] | None]):
     def __init__(
         self, classes: tuple[str, ...], labels: NDArray[np.int32], transforms: Sequence[Mapping[str, Any]], broken: str
     ) -> None:
-        # Not at the top: importing torchvision takes longer than importing mmengine.
-        from torchvision.transforms import v2
-
         if broken not in ("stop", "skip"):
             raise ValueError(f"broken={broken!r} is unknown: choose 'stop' or 'skip'")
         self.skip = broken == "skip"
         self._skipped = torch.zeros((), dtype=torch.int64).share_memory_()  # counted by all workers together
-        self._transform = v2.Compose([*(_build_transform(v2, dict(step)) for step in transforms), v2.ToImage()])
+        self._transform = build_transforms(transforms)
         self._classes, self._labels = classes, labels
 
     @property
@@ -117,7 +113,7 @@ class ImageFolder(ClassifiedImages):
     Args:
         data_root: folder of the data set.
         split: folder below it, with the images.
-        transforms: as of `ClassifiedImages`.
+        transforms: as of `build_transforms`.
         classes: names of the classes, in the order of their indices: a list; or a text file with one a line, or a
             folder with one folder a class, below ``data_root``. By default the folders of the split, sorted. The
             folders of the split must be these classes, no more and no fewer.
@@ -176,12 +172,3 @@ def collate_images(samples: Sequence[dict[str, Any] | None]) -> Any:
     if not readable:
         raise DataError(f"none of the {len(samples)} images of a batch could be read: see the log for their paths")
     return default_collate(readable)
-
-
-def _build_transform(v2: Any, step: dict[str, Any]) -> Any:
-    name = step.pop("type", None)
-    if not isinstance(name, str) or not hasattr(v2, name):
-        raise ValueError(
-            f"transform type={name!r} is unknown: choose one of torchvision.transforms.v2{nearest(str(name), dir(v2))}"
-        )
-    return getattr(v2, name)(**step)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..checkpoint.errors import CheckpointError
+from ..data.transforms import build_transforms
 from ..engine.gate import open_model
 from ..engine.testing import switch_blocks
 from ..runtime import Result
@@ -66,29 +67,19 @@ class CheckpointPredictor(Predictor):
 
 
 class Classifier(CheckpointPredictor):
-    """Classification, with torchvision's transforms as in training.
-
-    They work on Pillow's images here, as exported files resize; training and testing resize tensors, which come out the
-    same or one level of 255 off.
-    """
+    """Classification, with the transforms of the test data set."""
 
     task = "classification"
 
     def build(self, cfg: Config) -> None:
         """Build the model and the transforms of the test data set."""
-        from torchvision.transforms import v2
-
-        from ..data.images import _build_transform
-
-        steps = [_build_transform(v2, dict(step)) for step in cfg.test_dataloader.dataset.transforms]
-        self.transform = v2.Compose([*steps, v2.ToImage()])
+        self.transform = build_transforms(cfg.test_dataloader.dataset.transforms)
         self.model = MODELS.build(cfg.model).to(get_device()).eval()
 
     @torch.no_grad()
     def _answer(self, image: NDArray[np.uint8]) -> Result:
-        from PIL import Image
-
-        inputs = self.transform(Image.fromarray(image)).as_subclass(torch.Tensor)
+        pixels = torch.tensor(image).permute(2, 0, 1)
+        inputs = self.transform(pixels).as_subclass(torch.Tensor)
         scores = self.model.test_step({"inputs": inputs[None]})[0]["scores"]  # type: ignore[operator]
         return Result(scores=scores.cpu().numpy())
 
