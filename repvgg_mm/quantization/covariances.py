@@ -1,7 +1,7 @@
 """Covariances of what layers take: how much each input tells, and how much of it another one could make good.
 
-A covariance has the square of a layer's inputs. Layers are looked at group by group, one pass over the samples each, so
-that memory has a limit.
+A covariance has the square of a channel's inputs. Layers are looked at some at a time, one pass over the samples each,
+so that memory has a limit.
 """
 
 import math
@@ -31,41 +31,50 @@ def covariances(
     Args:
         exact: graph in float32.
         model: the same with rounded numbers.
-        users: name of weights -> the layers that share them, convolutions of images without groups or linear.
+        users: name of weights -> the layers that share them, convolutions of images or linear.
         samples: what the input takes.
 
     Yields:
-        Name of weights and the sum over all that use them, float64, (inputs, inputs), in the order of
+        Name of weights and the sum over all that use them, float64, (groups, inputs, inputs), in the order of
         `weight_columns`; the tensor is the taker's to change. Weights that nothing comes to are left out, and those of
         more than `MOST` inputs.
     """
     sizes = {name: list(tensor.dims) for name, tensor in weights(exact).items() if name in users}
     inputs = {name: math.prod(sizes[name]) // sizes[name][layers[0].axis] for name, layers in users.items()}
     nodes = {node.name: node for node in exact.graph.node}
-    for group in _groups({name: count for name, count in inputs.items() if count <= MOST}):
+    bytes_of = {name: 8 * users[name][0].groups * count**2 for name, count in inputs.items() if count <= MOST}
+    for together in _passes(bytes_of):
         found: dict[str, Tensor] = {}
-        layers = [layer for name in group for layer in users[name]]
+        layers = [layer for name in together for layer in users[name]]
         for layer, seen in _look(model, layers, nodes, sizes, samples):
+            by_group = _by_group(seen, layer.groups, sizes[layer.weight])
+            product = by_group.mT @ by_group
             if layer.weight not in found:
-                found[layer.weight] = torch.zeros(seen.shape[1], seen.shape[1], dtype=torch.float64)
-            found[layer.weight].add_(seen.T @ seen)
-        for name in group:
+                found[layer.weight] = torch.zeros_like(product, dtype=torch.float64)
+            found[layer.weight].add_(product)
+        for name in together:
             if name in found:
                 yield name, found.pop(name)
 
 
-def _groups(inputs: Mapping[str, int]) -> Iterator[list[str]]:
-    """Split weights into groups whose covariances stay below the limit, or are one alone."""
-    group: list[str] = []
+def _passes(bytes_of: Mapping[str, int]) -> Iterator[list[str]]:
+    """Split weights so that the covariances of a pass stay below the limit, or are one alone."""
+    together: list[str] = []
     size = 0
-    for name, count in inputs.items():
-        if group and size + 8 * count**2 > _LIMIT:
-            yield group
-            group, size = [], 0
-        group.append(name)
-        size += 8 * count**2
-    if group:
-        yield group
+    for name, count in bytes_of.items():
+        if together and size + count > _LIMIT:
+            yield together
+            together, size = [], 0
+        together.append(name)
+        size += count
+    if together:
+        yield together
+
+
+def _by_group(seen: Tensor, groups: int, size: Sequence[int]) -> Tensor:
+    """Split rows of all input channels, (positions, taps * channels), into (groups, positions, inputs)."""
+    taps = math.prod(size[2:])
+    return seen.view(len(seen), taps, groups, -1).permute(2, 0, 1, 3).flatten(2)
 
 
 def _look(

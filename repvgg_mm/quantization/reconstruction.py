@@ -38,8 +38,8 @@ def reconstruct(
         room: let no sum of two products saturate 16 bits.
 
     Returns:
-        The second graph with other weights, and the scheme with their grids; layers of other kinds than plain
-        convolutions of images and linear ones keep theirs, and so do those of more than `covariances.MOST` inputs.
+        The second graph with other weights, and the scheme with their grids; layers of other kinds than convolutions of
+        images and linear ones keep theirs, and so do those of more than `covariances.MOST` inputs a channel.
     """
     users = _users(exact, scheme.layers)
     given, stored = weights(exact), weights(model)
@@ -49,9 +49,15 @@ def reconstruct(
         layer = users[name][0]
         weight = value_of(given[name])
         scale = scales[name] = scheme.scale(layer, value_of(stored[name]))
-        columns = weight_columns(weight, layer)
-        found = _round(columns, scale.flatten()[:, None], covariance, scheme.bits, room)
-        values[name] = from_columns(found, weight, layer)
+        groups = zip(
+            weight_columns(weight, layer).chunk(layer.groups),
+            scale.flatten()[:, None].chunk(layer.groups),
+            covariance,
+            strict=True,
+        )
+        paired = weight.shape[layer.in_axis] % 2 == 0
+        found = [_round(*group, scheme.bits, room, paired) for group in groups]
+        values[name] = from_columns(torch.cat(found), weight, layer)
     return with_values(model, values), replace(scheme, scales=scales)
 
 
@@ -66,19 +72,20 @@ def _users(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, list[La
     return {
         name: sharing
         for name, sharing in users.items()
-        if all((kinds[layer.node], ranks[name]) in plain and layer.groups == 1 for layer in sharing)
+        if all((kinds[layer.node], ranks[name]) in plain for layer in sharing)
     }
 
 
-def _round(columns: Tensor, scales: Tensor, covariance: Tensor, bits: int, room: bool) -> Tensor:
+def _round(columns: Tensor, scales: Tensor, covariance: Tensor, bits: int, room: bool, paired: bool) -> Tensor:
     """Round column by column; return numbers on the grids.
 
     Args:
-        columns: weights, (output channels, inputs).
+        columns: weights of one group, (output channels, inputs).
         scales: of their grids, (output channels, 1).
-        covariance: of the inputs, float64; it is damped in place.
+        covariance: of the inputs, float64, (inputs, inputs); it is damped in place.
         bits: of the integers.
         room: keep pairs of neighbours to `PAIR`.
+        paired: the inputs are added in pairs of neighbours; each is kept to half of `PAIR` where it is not known.
     """
     size = len(covariance)
     covariance.diagonal().add_(_DAMPING * covariance.diagonal().mean() + 1e-30)
@@ -86,15 +93,14 @@ def _round(columns: Tensor, scales: Tensor, covariance: Tensor, bits: int, room:
     left = columns.clone()
     found = torch.zeros_like(columns)
     before = torch.zeros(len(columns))
-    paired = room and size % 2 == 0
     for column in range(size):
         pair = quantize(left[:, column : column + 2], scales, bits, narrow=True)
         if room and not paired:
             pair = pair.clamp(-PAIR // 2, PAIR // 2)
-        elif paired and column % 2:
+        elif room and column % 2:
             most = torch.where(pair[:, 0] * before > 0, PAIR - before.abs(), float(PAIR))
             pair = pair[:, :1].sign() * torch.minimum(pair[:, 0].abs(), most)[:, None]
-        elif paired:
+        elif room:
             pair = limit_pairs(pair, 1)
         integers = before = pair[:, 0]
         found[:, column] = integers * scales[:, 0]

@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import image
+from onnx import helper
+from small_graphs import numbers, small_graph
 
 from repvgg_mm.quantization import covariances
 from repvgg_mm.quantization.layers import weighted_layers
@@ -52,6 +54,24 @@ def test_as_many_passes_as_memory_asks_for(network: Path, monkeypatch: pytest.Mo
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-2)  # float32, in another order
     monkeypatch.setattr(covariances, "MOST", 8)
     assert not dict(covariances.covariances(model, _rounded(model), users, samples))
+
+
+def test_groups_are_layers_side_by_side() -> None:
+    """Each has the covariance that it has as a convolution of its own."""
+    samples, weight = [numbers(1, 6, 5, 7, seed=seed) for seed in range(3)], numbers(8, 3, 3, 2)
+    one = small_graph([helper.make_node("Conv", ["x", "w"], ["y"], "one", group=2)], {"w": weight}, [1, 6, 5, 7])
+    nodes = [
+        helper.make_node("Split", ["x", "sizes"], ["a", "b"], "split", axis=1),
+        helper.make_node("Conv", ["a", "u"], ["y"], "first"),
+        helper.make_node("Conv", ["b", "v"], ["z"], "second"),
+    ]
+    stored = {"sizes": torch.tensor([3, 3]), "u": weight[:4], "v": weight[4:]}
+    two = small_graph(nodes, stored, [1, 6, 5, 7])
+    found = {}
+    for model in (one, two):
+        users = {layer.weight: [layer] for layer in weighted_layers(model)}
+        found |= dict(covariances.covariances(model, _rounded(model), users, samples))
+    torch.testing.assert_close(found["w"], torch.cat([found["u"], found["v"]]), rtol=1e-4, atol=1e-4)
 
 
 def _rounded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+import torch.nn.functional as functional
 from helpers import image
 from onnx import helper, numpy_helper
 from small_graphs import numbers, small_graph
@@ -61,3 +62,24 @@ def test_weights_that_levels_share() -> None:
     with_head.CopyFrom(model)
     weights(with_head)["head.weight"].CopyFrom(weights(made)["head.weight"])
     assert judge(apply(with_head, replace(heads, scales=found.scales))).decibels > before + 1
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+@pytest.mark.parametrize("taps", [2, 3])
+def test_convolutions_in_groups(groups: int, taps: int) -> None:
+    """Of a pair of channels each, and depthwise, where no pairs are known."""
+    node = helper.make_node("Conv", ["x", "a.weight"], ["y"], "a", group=groups)
+    weight = numbers(16, 8 // groups, taps, taps)
+    model = small_graph([node], {"a.weight": weight}, [1, 8, 10, 12])
+    mixed = numbers(8, 2, 1, 1, seed=1)  # numbers that go together: one can make good what another one loses
+    smooth = [functional.avg_pool2d(numbers(1, 2, 14, 16, seed=seed), 5, 1) for seed in range(4)]
+    samples = [functional.conv2d(one, mixed) for one in smooth]
+    scheme = recover(model, samples, "minmax").scheme
+    roomy = leave_room(model, scheme)
+    scheme = replace(scheme, scales=roomy.scales)
+    made, found = reconstruction.reconstruct(model, roomy.model, scheme, samples, room=True)
+    judge = Judge(model, scheme.layers, samples)
+    weights_alone = replace(found, reaches={})
+    gain = judge(apply(made, weights_alone)).decibels - judge(apply(roomy.model, weights_alone)).decibels
+    assert gain > 1
+    assert saturating(made, found) == {}
