@@ -10,7 +10,7 @@ The class of a module is changed in its place: parameters, their names, optimize
 buffer that a module gets, ``input_end``, says where the grid of its input ends.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,8 +24,10 @@ from ..checkpoint.rounded import INPUT_END
 from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.branches import bn_params
 from ..reparam.fuse import fold_norm
-from .grid import fake_quantize, hold_bias, round_bias, scale_of, top
+from .grid import fake_quantize, hold_bias, quantize, round_bias, scale_of, top
 from .pairs import roomy_reach
+
+Products = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class _Rounding(torch.autograd.Function):
@@ -54,18 +56,34 @@ class _Rounded:
     input_end: Tensor
     rounding = True
 
-    def rounded_input(self, x: Tensor) -> Tensor:
-        """Round the input."""
-        return _Rounding.apply(x, scale_of(self.input_end), False)
+    def compute(self, run: Products, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute with rounded numbers.
 
-    def rounded_weights(self, kernel: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Round a kernel, each output channel (axis 0) on a grid of its own, and the bias on that of the products."""
+        Where no gradient is asked for, the products are those of integers: float32 and TF32 hold them, and their sums
+        are the same in any order, as they are in the exported file.
+
+        Args:
+            run: the convolution or linear layer.
+            x: its input.
+            kernel: each output channel (axis 0) gets a grid of its own.
+            bias: gets the grid of the products.
+
+        Returns:
+            What the layer makes.
+        """
+        step = scale_of(self.input_end)
         scale = scale_of(roomy_reach(kernel.detach()))
         if bias is not None:
-            scale = hold_bias(scale, bias.detach(), scale_of(self.input_end))
-            rounded = round_bias(bias.detach(), scale_of(self.input_end) * scale.flatten())
+            scale = hold_bias(scale, bias.detach(), step)
+        steps = step * scale.flatten()
+        if not torch.is_grad_enabled():
+            whole = None if bias is None else (bias / steps).round()
+            out = run(quantize(x, step), quantize(kernel, scale, narrow=True), whole)
+            return out * steps.view(-1, *[1] * (kernel.ndim - 2))
+        if bias is not None:
+            rounded = round_bias(bias.detach(), steps)
             bias = rounded + (bias - bias.detach())  # the numbers of the one, the gradient of the other
-        return _Rounding.apply(kernel, scale, True), bias
+        return run(_Rounding.apply(x, step, False), _Rounding.apply(kernel, scale, True), bias)
 
 
 class FakeQuantBlock(_Rounded, RepVGGBlock):
@@ -76,7 +94,7 @@ class FakeQuantBlock(_Rounded, RepVGGBlock):
             return super()._forward(x)
         kernel, bias = self.get_equivalent_kernel_bias()
         conv = self.rbr_reparam if self.deployed else self.convs()[0]
-        out = conv._conv_forward(self.rounded_input(x), *self.rounded_weights(kernel, bias))
+        out = self.compute(conv._conv_forward, x, kernel, bias)
         return self.post_se(self.nonlinearity(self.se(out)))
 
 
@@ -99,7 +117,7 @@ class FakeQuantConvModule(_Rounded, ConvModule):
             x = self.padding_layer(x)
         bn = folded_norm(self) if norm else None
         kernel, bias = fold(self.conv, bn)
-        out = self.conv._conv_forward(self.rounded_input(x), *self.rounded_weights(kernel, bias))
+        out = self.compute(self.conv._conv_forward, x, kernel, bias)
         if norm and self.with_norm and bn is None:
             out = self.norm(out)
         return self.activate(out) if activate and self.with_activation else out
@@ -112,7 +130,7 @@ class FakeQuantConv2d(_Rounded, nn.Conv2d):
         """Convolve: (N, C_in, H, W) -> (N, C_out, H', W')."""
         if not self.rounding:
             return super().forward(x)
-        return self._conv_forward(self.rounded_input(x), *self.rounded_weights(self.weight, self.bias))
+        return self.compute(self._conv_forward, x, self.weight, self.bias)
 
 
 class FakeQuantLinear(_Rounded, nn.Linear):
@@ -122,7 +140,7 @@ class FakeQuantLinear(_Rounded, nn.Linear):
         """Multiply: (..., C_in) -> (..., C_out)."""
         if not self.rounding:
             return super().forward(x)
-        return nn.functional.linear(self.rounded_input(x), *self.rounded_weights(self.weight, self.bias))
+        return self.compute(nn.functional.linear, x, self.weight, self.bias)
 
 
 _CLASSES: dict[type, type] = {
