@@ -59,8 +59,8 @@ class _Rounded:
     def compute(self, run: Products, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         """Compute with rounded numbers.
 
-        Where no gradient is asked for, the products are those of integers: float32 and TF32 hold them, and their sums
-        are the same in any order, as they are in the exported file.
+        Where no gradient is asked for, the products are those of integers, which float32 and TF32 hold. Their sums are
+        the same in any order (up to 2**24), as they are in the exported file.
 
         Args:
             run: the convolution or linear layer.
