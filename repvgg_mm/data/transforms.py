@@ -6,8 +6,10 @@ of 255 off, so that a checkpoint would be tested on other images than its file. 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..names import nearest
@@ -18,8 +20,8 @@ def build_transforms(steps: Sequence[Mapping[str, Any]]) -> Callable[[Tensor], T
 
     Args:
         steps: transforms of ``torchvision.transforms.v2``, as dicts: ``dict(type='RandomResizedCrop', size=224)``.
-            ``Resize`` works on Pillow's images, unless it has ``antialias=False``, which Pillow can't do; all others
-            work on uint8 tensors.
+            ``Resize`` works on Pillow's images, unless it has ``antialias=False``, which Pillow can't do, or a step
+            before it made other numbers than uint8; all others work on tensors.
 
     Returns:
         Takes and returns an image, uint8 (3, H, W), RGB.
@@ -41,6 +43,12 @@ def _build(v2: Any, step: dict[str, Any]) -> Any:
             f"transform type={name!r} is unknown: choose one of torchvision.transforms.v2{nearest(str(name), dir(v2))}"
         )
     transform = getattr(v2, name)(**step)
-    if name == "Resize" and step.get("antialias", True):
-        return v2.Compose([v2.ToPILImage(), transform, v2.ToImage()])
-    return transform
+    if name != "Resize" or not step.get("antialias", True):
+        return transform
+    by_pillow = v2.Compose([v2.ToPILImage(), transform, v2.ToImage()])
+    return partial(_resize, transform, by_pillow)
+
+
+def _resize(by_torch: Any, by_pillow: Any, image: Any) -> Any:
+    """Leave other numbers than bytes to torch: Pillow would get floats cut to bytes."""
+    return (by_torch if isinstance(image, Tensor) and image.dtype != torch.uint8 else by_pillow)(image)

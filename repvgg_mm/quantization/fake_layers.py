@@ -78,7 +78,9 @@ class _Rounded:
         steps = step * scale.flatten()
         if not torch.is_grad_enabled():
             whole = None if bias is None else (bias / steps).round()
-            out = run(quantize(x, step), quantize(kernel, scale, narrow=True), whole)
+            with torch.autocast(x.device.type, enabled=False):  # float16 ends at 65504, which sums of integers pass
+                x = x.to(torch.promote_types(x.dtype, torch.float32))
+                out = run(quantize(x, step), quantize(kernel, scale, narrow=True), whole)
             return out * steps.view(-1, *[1] * (kernel.ndim - 2))
         if bias is not None:
             rounded = round_bias(bias.detach(), steps)

@@ -50,7 +50,7 @@ def everything(data: ImageFolder) -> list[tuple[Tensor, int]]:
     return [(data[index]["inputs"], data[index]["data_samples"]) for index in range(len(data))]
 
 
-def test_images_are_what_torchvision_makes_of_the_files(root: Path) -> None:
+def test_images_are_what_pillow_makes_of_the_files(root: Path) -> None:
     data = make(root)
     for index, (image, label) in enumerate(everything(data)):
         path = root / "train" / CLASSES[index // 2] / f"{index % 2}.png"

@@ -44,6 +44,13 @@ def test_without_antialiasing_tensors_are_resized(image: Tensor) -> None:
     assert not torch.equal(made, by_pillow(image, v2.Resize(44)))
 
 
+def test_what_is_no_byte_any_more_stays_what_it_is(image: Tensor) -> None:
+    made = build_transforms([{"type": "ConvertImageDtype"}, {"type": "Resize", "size": 44}])(image)
+    torch.testing.assert_close(made.as_subclass(Tensor), v2.Resize(44)(image / 255))
+    given = build_transforms([{"type": "ToPILImage"}, {"type": "Resize", "size": 44}])(image)
+    torch.testing.assert_close(given.as_subclass(Tensor), by_pillow(image, v2.Resize(44)), rtol=0, atol=0)
+
+
 def test_testing_infer_and_exported_files_prepare_the_same_bytes(image: Tensor) -> None:
     model = {
         "type": "ImageClassifier",

@@ -178,6 +178,20 @@ def test_without_gradients_sums_are_the_same_in_any_order(kind: str) -> None:
     assert not torch.equal(model(x[:, mixed]), trained)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_under_autocast_integers_stay_integers(dtype: torch.dtype) -> None:
+    """Their sums pass float16's largest number, and bfloat16 holds eight bits of them; a map may come in half."""
+    model, x = rounded()
+    layer = model.backbone.stage3[0]
+    feature = 4 * image(1, layer.rbr_dense.conv.in_channels, 9, 7).to(dtype)
+    with torch.no_grad():
+        wanted, alone = model(x), layer(feature.float())
+        with torch.autocast("cpu", dtype):
+            got, low = model(x), layer(feature)
+    torch.testing.assert_close(low, alone, rtol=0, atol=0)
+    torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("qa", [False, True])
 def test_plain_layers_hold_the_very_kernels_that_were_rounded(qa: bool) -> None:
     model, x = rounded(qa)
