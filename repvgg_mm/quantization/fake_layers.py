@@ -24,8 +24,8 @@ from ..checkpoint.rounded import INPUT_END
 from ..reparam import ConvBNBlock, QARepVGGBlock, RepVGGBlock
 from ..reparam.branches import bn_params
 from ..reparam.fuse import fold_norm
-from .grid import fake_quantize, hold_bias, quantize, round_bias, scale_of, top
-from .pairs import roomy_reach
+from .grid import fake_quantize, quantize, round_bias, scale_of, top
+from .pairs import roomy_scale
 
 Products = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -72,9 +72,7 @@ class _Rounded:
             What the layer makes.
         """
         step = scale_of(self.input_end)
-        scale = scale_of(roomy_reach(kernel.detach()))
-        if bias is not None:
-            scale = hold_bias(scale, bias.detach(), step)
+        scale = roomy_scale(kernel.detach(), None if bias is None else bias.detach(), step)
         steps = step * scale.flatten()
         if not torch.is_grad_enabled():
             whole = None if bias is None else (bias / steps).round()

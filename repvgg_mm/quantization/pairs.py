@@ -8,7 +8,7 @@ the same, add up to 128 at most.
 import torch
 from torch import Tensor
 
-from .grid import channel_reach, top
+from .grid import channel_reach, hold_bias, scale_of, top
 
 PAIR = 128
 """What two neighbouring weights of the same sign may add up to: 255 * 128 < 2**15 <= 255 * 129."""
@@ -52,3 +52,20 @@ def roomy_reach(weight: Tensor, axis: int = 0, in_axis: int = 1) -> Tensor:
         return reach * (top() / (PAIR // 2))
     sums = weight.unflatten(in_axis, (-1, 2)).sum(in_axis + 1)
     return torch.maximum(reach, channel_reach(sums, axis))
+
+
+def roomy_scale(kernel: Tensor, bias: Tensor | None, input_scale: Tensor, axis: int = 0, in_axis: int = 1) -> Tensor:
+    """Return the grids that a kernel is trained and exported on: no pair saturates, and the bias fits beside it.
+
+    Args:
+        kernel: of a layer, shape (C_out, C_in, ...) or with these axes elsewhere.
+        bias: float32, shape (C_out,).
+        input_scale: the distance of two neighbours for the input, shape ().
+        axis: of the output channels.
+        in_axis: of the input channels.
+
+    Returns:
+        The distance of two neighbours, of the shape of ``kernel``, with 1 along all other axes than ``axis``.
+    """
+    scale = scale_of(roomy_reach(kernel, axis, in_axis))
+    return scale if bias is None else hold_bias(scale, bias, input_scale)

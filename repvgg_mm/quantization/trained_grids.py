@@ -7,9 +7,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .grid import hold_bias, round_bias, scale_of
+from .grid import round_bias, scale_of
 from .layers import Layer, weighted_layers, weights
-from .pairs import roomy_reach
+from .pairs import roomy_scale
 from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
 from .values import value_of
 
@@ -52,13 +52,9 @@ def _refuse_lost(model: onnx.ModelProto, missing: Collection[str]) -> None:
 
 
 def _scale(stored: Mapping[str, onnx.TensorProto], layer: Layer, end: float) -> Tensor:
-    """Return the grids of a kernel, as `fake_layers` chooses them."""
-    kernel = value_of(stored[layer.weight])
-    scale = scale_of(roomy_reach(kernel, layer.axis, layer.in_axis))
-    if not layer.bias:
-        return scale
-    bias = value_of(stored[layer.bias])
-    return hold_bias(scale, bias, scale_of(torch.tensor(end)))
+    """Return the grids of a kernel."""
+    bias = value_of(stored[layer.bias]) if layer.bias else None
+    return roomy_scale(value_of(stored[layer.weight]), bias, scale_of(torch.tensor(end)), layer.axis, layer.in_axis)
 
 
 def _round_biases(
