@@ -13,9 +13,10 @@ from ..export.export_complete import CompleteExport, write_complete
 from ..export.exported_runner import build_exported_runner
 from ..export.precision import Bits
 from ..export.writers import quiet
+from ..quantization.samples import Samples
 from ..quantization.sensitivity import measure_losses
 from ..runtime import Model
-from .formats import POINTS, Subject, main_metric, metrics_one_by_one, place_of_data, test_images, work
+from .formats import Subject, main_metric, metrics_one_by_one, place_of_data, points_of, test_images, work
 from .timing import ratio, time_in_turn
 
 _ROUNDS = 5
@@ -72,8 +73,7 @@ def export_within(
     say("testing the checkpoint")
     metrics = metrics_one_by_one(subject, folder)
     metric, data = main_metric(metrics), place_of_data(subject)
-    if metric not in POINTS:
-        raise ValueError(f"the config's metric {metric} has no known unit: points are known of {', '.join(POINTS)}")
+    points_of(metric)  # refuses before anything is exported
     drawn = folder / "graph"
     drawn.mkdir()
     with complete_graph(drawn, subject.checkpoint, subject.config, subject.trust, "int8", int8) as graph:
@@ -83,13 +83,29 @@ def export_within(
             return first
         say("measuring what each layer loses")
         with quiet():
-            losses = measure_losses(onnx.load(graph.path), graph.samples)
-        names = [loss.layer for loss in sorted(losses, key=lambda loss: loss.worst)]
-        order = list(dict.fromkeys(names))  # heads share a layer among levels
+            order = worst_first(onnx.load(graph.path), graph.samples)
         count = fewest(len(order), lambda count: search.drop(search.try_with(order[:count])) <= max_drop)
     if count is None:
         return replace(search.nearest, export=None)
     return search.with_price(search.tried[count], first)
+
+
+def worst_first(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> list[str]:
+    """Name the layers of a graph in float32, those that lose most at the outputs first.
+
+    Args:
+        model: the graph.
+        samples: what its one input takes.
+        bits: of the integers.
+
+    Returns:
+        Each name once: heads share a layer among levels.
+
+    Raises:
+        ValueError: if the graph is rounded already.
+    """
+    losses = sorted(measure_losses(model, samples, bits), key=lambda loss: loss.worst)
+    return list(dict.fromkeys(loss.layer for loss in losses))
 
 
 class _Search:
@@ -122,7 +138,7 @@ class _Search:
 
     def drop(self, tried: Budgeted) -> float:
         """Return the points that a file loses."""
-        return (tried.wanted - tried.got) * POINTS[self._metric]
+        return (tried.wanted - tried.got) * points_of(self._metric)
 
     @property
     def nearest(self) -> Budgeted:

@@ -226,6 +226,23 @@ def main_metric(metrics: Mapping[str, float]) -> str:
     return next((name for name in POINTS if name in metrics), next(iter(metrics)))
 
 
+def points_of(metric: str) -> int:
+    """Return how many points of 100 one unit of a metric is.
+
+    Args:
+        metric: its name.
+
+    Returns:
+        1 or 100.
+
+    Raises:
+        ValueError: if nothing is known of its unit.
+    """
+    if metric not in POINTS:
+        raise ValueError(f"the config's metric {metric} has no known unit: points are known of {', '.join(POINTS)}")
+    return POINTS[metric]
+
+
 def test_images(subject: Subject) -> list[NDArray[np.uint8]]:
     """Read a few images of the test data of a checkpoint's config.
 

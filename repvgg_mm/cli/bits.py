@@ -2,11 +2,13 @@
 
 Example:
     python tools/bits.py deployed.pth --images 200 --json bits.json
+    python tools/bits.py deployed.pth --methods minmax best --max-drop 0.5      # and the worst layers in float32
 
 Test beds: the checkpoint as it is; stressed (the channels between its layers rescaled by 1/16 to 16, the same function
 in float32), once a seed; one grid for all weights of a layer; 6 and 4 bits. Methods: each calibrator alone (minmax is
-plain calibration), and best, which is what export --int8 does. Each file is tested with the metric of the config:
-.onnx by ONNX Runtime, in 8 bits .xml by OpenVINO, too; in brackets the signal-to-noise ratio (dB) at the outputs.
+plain calibration), best, which is what export --int8 does, and with --max-drop mixed, which is what export --max-drop
+does. Each file is tested with the metric of the config: .onnx by ONNX Runtime, .xml by OpenVINO; in brackets the
+signal-to-noise ratio (dB) at the outputs.
 Exit code: 0 done; 2 bad input.
 """
 
@@ -36,6 +38,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=METHODS, help="all of them take their time (default all)"
     )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="show best with the fewest layers in float32 that lose no more of the metric, too",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how often to stress (default 3)")
     parser.add_argument("--config", help="config file; without it the one inside the checkpoint is used")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers; replaced if it exists")
@@ -43,6 +51,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.images < 1 or args.seeds < 0:
         parser.error("--images must be at least 1, --seeds at least 0")
+    if args.max_drop is not None and not 0 <= args.max_drop < 100:
+        parser.error(f"--max-drop {args.max_drop:g}: give points of the metric, 0 to 100")
+    if args.max_drop is not None and "best" not in args.methods:
+        parser.error("--max-drop begins with best: name it among --methods")
     return args
 
 
@@ -58,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from repvgg_mm.benchmark.formats import Subject
 
         subject = Subject(args.checkpoint, args.config, args.trust_checkpoint)
-        results = compare_methods(subject, args.images, args.methods, range(args.seeds), Path(folder), print)
+        seeds = range(args.seeds)
+        results = compare_methods(subject, args.images, args.methods, seeds, Path(folder), print, args.max_drop)
     print(table(results))
     if args.json:
         from dataclasses import asdict
@@ -82,7 +95,15 @@ def table(results: Sequence[BitResult]) -> str:
     methods = list(dict.fromkeys(result.method for result in results if result.decibels is not None))
     rows = []
     for (bed, suffix), found in lines.items():
-        values = [f"{found[name].value:.4g} ({found[name].decibels:.1f})" for name in methods]
-        taken = ", ".join(step.name for result in found.values() for step in result.steps[1:] if step.taken)
+        values = [cell(found.get(name)) for name in methods]
+        taken = ", ".join(step.name for step in found["best"].steps[1:] if step.taken) if "best" in found else ""
         rows.append((bed, suffix, f"{wanted[bed].value:.4g}", *values, taken))
     return text_table(("test bed", "file", f"float32, {results[0].metric}", *methods, "steps taken"), rows)
+
+
+def cell(result: BitResult | None) -> str:
+    """Write a file's metric, in brackets decibels, and the number of layers in float32; a dash where there is none."""
+    if result is None:
+        return "-"
+    floats = f", {len(result.floats)} in float32" if result.floats else ""
+    return f"{result.value:.4g} ({result.decibels:.1f}){floats}"

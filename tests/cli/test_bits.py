@@ -27,13 +27,27 @@ def test_beds_and_files_side_by_side(
     header, _, *rows = capsys.readouterr().out.splitlines()
     assert re.split(r"  +", header) == ["test bed", "file", "float32, accuracy/top1", "minmax", "steps taken"]
     beds = ["as it is", "stressed, seed 0", "one grid a layer", "6 bits", "4 bits"]
-    lines = [(bed, suffix) for bed in beds for suffix in (".onnx", ".xml")[: 2 if bed in beds[:2] else 1]]
+    lines = [(bed, suffix) for bed in beds for suffix in (".onnx", ".xml")]
     assert [re.split(r"  +", row)[:2] for row in rows] == [[*line] for line in lines]
     results = json.loads(out.read_text())
     quantised = {(one["bed"], one["suffix"]): one["decibels"] for one in results if one["method"] == "minmax"}
     assert [*quantised] == lines
     assert quantised["4 bits", ".onnx"] < quantised["6 bits", ".onnx"] - 6
     assert len({one["value"] for one in results if one["method"] == "float32"}) == 1  # stress changes no answer
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--max-drop", "-1"], "--max-drop -1: give points of the metric, 0 to 100"),
+        (["--max-drop", "1", "--methods", "minmax"], "--max-drop begins with best: name it among --methods"),
+    ],
+)
+def test_bad_budgets(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["a.pth", *args])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_too_few_images(checkpoint: str) -> None:

@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from report_pages import Page
 from torch.nn import functional
 
-from repvgg_mm.cli import export
+from repvgg_mm.benchmark import bit_beds
+from repvgg_mm.cli import bits, export
 from repvgg_mm.cli.command import InputError
 from repvgg_mm.cli.sensitivity import main
 from repvgg_mm.export import complete_graph
@@ -138,6 +139,32 @@ def test_the_layer_that_loses_most_stays_in_float32(
     stored = {tensor.name for tensor in onnx.load(out).graph.initializer}
     assert any(name.endswith("linear.weight") for name in stored)
     assert any(name.endswith("stage0.rbr_reparam.weight/integers") for name in stored)
+
+
+def test_the_budget_beside_other_methods(
+    checkpoint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    graphs_once: None,
+) -> None:
+    """Where the best method is within it nothing stays in float32; else the layers that lose most do."""
+    one, out = solved(checkpoint, tmp_path / "one.pth", 128, dead=True), tmp_path / "bits.json"
+    monkeypatch.setattr(bit_beds, "make_beds", lambda model, seeds: [bit_beds.Bed("as it is", model)])
+    args = [one, "--images", "4", "--methods", "best", "--json", str(out), "--max-drop"]
+    floats = {}
+    for drop in (60, 95):
+        assert bits.main([*args, str(drop)]) == 0
+        rows = capsys.readouterr().out.splitlines()[2:]
+        exact, *found = json.loads(out.read_text())
+        assert exact["value"] == 100
+        for row, best, mixed in zip(rows, found[::2], found[1::2], strict=True):
+            assert (best["method"], mixed["method"]) == ("best", "mixed")
+            assert mixed["value"] >= 100 - drop
+            assert bool(mixed["floats"]) == (best["value"] < 100 - drop) == (" in float32" in row)
+        floats[drop] = [mixed["floats"] for mixed in found[1::2]]
+    assert floats[60][0][0] == "linear"
+    assert floats[95] == [[], []]
 
 
 def test_a_budget_that_cannot_be_met(
