@@ -41,6 +41,27 @@ class SomeSamples:
         return islice(iter(self._samples), self._start, self._start + self._count)
 
 
+class OtherSamples:
+    """All samples but a few.
+
+    Args:
+        samples: all of them.
+        start: the first one to leave out.
+        end: the first one behind those.
+    """
+
+    def __init__(self, samples: Samples, start: int, end: int) -> None:
+        self._samples, self._start, self._end = samples, start, end
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._samples) - (self._end - self._start)
+
+    def __iter__(self) -> Iterator[object]:
+        """Loop over them."""
+        return (one for index, one in enumerate(self._samples) if not self._start <= index < self._end)
+
+
 def observe_maps(model: onnx.ModelProto, names: Sequence[str], samples: Samples) -> dict[str, Histogram]:
     """Gather a histogram of each of some tensors; memory does not grow with the number of samples.
 

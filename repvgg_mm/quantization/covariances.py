@@ -15,6 +15,7 @@ from torch import Tensor
 from .layers import Layer, weights
 from .running import run
 from .samples import Samples
+from .scheme import ROUNDED
 
 MOST = 8192
 """Inputs of a channel; layers with more have no covariance."""
@@ -41,14 +42,13 @@ def covariances(
     """
     sizes = {name: list(tensor.dims) for name, tensor in weights(exact).items() if name in users}
     inputs = {name: math.prod(sizes[name]) // sizes[name][layers[0].axis] for name, layers in users.items()}
-    nodes = {node.name: node for node in exact.graph.node}
     bytes_of = {name: 8 * users[name][0].groups * count**2 for name, count in inputs.items() if count <= MOST}
     for together in _passes(bytes_of):
         found: dict[str, Tensor] = {}
         layers = [layer for name in together for layer in users[name]]
-        for layer, seen in _look(model, layers, nodes, sizes, samples):
-            by_group = _by_group(seen, layer.groups, sizes[layer.weight])
-            product = by_group.mT @ by_group
+        for _, layer, seen in look(model, layers, exact, samples):
+            rows = by_group(seen, layer.groups, sizes[layer.weight])
+            product = rows.mT @ rows
             if layer.weight not in found:
                 found[layer.weight] = torch.zeros_like(product, dtype=torch.float64)
             found[layer.weight].add_(product)
@@ -71,29 +71,37 @@ def _passes(bytes_of: Mapping[str, int]) -> Iterator[list[str]]:
         yield together
 
 
-def _by_group(seen: Tensor, groups: int, size: Sequence[int]) -> Tensor:
+def by_group(seen: Tensor, groups: int, size: Sequence[int]) -> Tensor:
     """Split rows of all input channels, (positions, taps * channels), into (groups, positions, inputs)."""
     taps = math.prod(size[2:])
     return seen.view(len(seen), taps, groups, -1).permute(2, 0, 1, 3).flatten(2)
 
 
-def _look(
-    model: onnx.ModelProto,
-    layers: Sequence[Layer],
-    nodes: Mapping[str, onnx.NodeProto],
-    sizes: Mapping[str, Sequence[int]],
-    samples: Samples,
-) -> Iterator[tuple[Layer, Tensor]]:
-    """Yield what each layer sees of each sample."""
-    given = {one.name for one in model.graph.input}
-    names = {layer.node: layer.data + "/rounded" if layer.data in given else layer.data for layer in layers}
+def look(
+    model: onnx.ModelProto, layers: Sequence[Layer], exact: onnx.ModelProto, samples: Samples
+) -> Iterator[tuple[int, Layer, Tensor]]:
+    """Look at what layers see of each sample; at the same places in all graphs of the same layers and samples.
+
+    Args:
+        model: the graph, in float32 or with rounded numbers.
+        layers: of it, convolutions of images or linear.
+        exact: the graph in float32.
+        samples: what the input takes.
+
+    Yields:
+        Number of the sample, layer, and rows, (positions, taps * input channels); nothing where nothing comes to it.
+    """
+    nodes = {node.name: node for node in exact.graph.node}
+    sizes = {name: list(tensor.dims) for name, tensor in weights(exact).items()}
+    made = {name for node in model.graph.node for name in node.output}
+    names = {layer.node: layer.data + ROUNDED if layer.data + ROUNDED in made else layer.data for layer in layers}
     generator = torch.Generator().manual_seed(0)
     most = -(-_POSITIONS // len(samples))
-    for tensors in run(model, [*dict.fromkeys(names.values())], samples):
+    for index, tensors in enumerate(run(model, [*dict.fromkeys(names.values())], samples)):
         for layer in layers:
             x = tensors[names[layer.node]]
             if x.numel():
-                yield layer, _seen(x, nodes[layer.node], sizes[layer.weight], most, generator)
+                yield index, layer, _seen(x, nodes[layer.node], sizes[layer.weight], most, generator)
 
 
 def _seen(x: Tensor, node: onnx.NodeProto, size: Sequence[int], most: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import onnx
 from torch import Tensor
 
 from .answers import behind_sigmoid
-from .calibration import JUDGES, SomeSamples
+from .calibration import JUDGES, OtherSamples, SomeSamples
 from .layers import DECODING, Layer
 from .noise_ratio import Noise, compare, mean_ratio
 from .running import Runtime, network_outputs, run
@@ -41,7 +41,13 @@ class Judge:
         start = JUDGES if len(samples) >= 2 * JUDGES else 0
         count = math.ceil(_TOLD / _numbers(model, self._names, SomeSamples(samples, start, 1)))
         self._samples = SomeSamples(samples, start, min(max(JUDGES, count), _MOST))
+        self._others = OtherSamples(samples, start, start + len(self._samples))
         self._wanted: list[dict[str, Tensor]] = []
+
+    @property
+    def others(self) -> Samples | None:
+        """The samples that it does not look at; None where they are fewer than half of those that it does."""
+        return self._others if 2 * len(self._others) >= len(self._samples) else None
 
     def __call__(self, model: onnx.ModelProto, runtime: Runtime | None = None) -> Noise:
         """Return the noise at the outputs for a signal of 1, the mean of all outputs.

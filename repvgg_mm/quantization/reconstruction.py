@@ -41,7 +41,7 @@ def reconstruct(
         The second graph with other weights, and the scheme with their grids; layers of other kinds than convolutions of
         images and linear ones keep theirs, and so do those of more than `covariances.MOST` inputs a channel.
     """
-    users = _users(exact, scheme.layers)
+    users = users_of(exact, scheme.layers)
     given, stored = weights(exact), weights(model)
     values: dict[str, Tensor] = {}
     scales = dict(scheme.scales)
@@ -56,12 +56,12 @@ def reconstruct(
             strict=True,
         )
         paired = weight.shape[layer.in_axis] % 2 == 0
-        found = [_round(*group, scheme.bits, room, paired) for group in groups]
+        found = [round_columns(*group, scheme.bits, room, paired) for group in groups]
         values[name] = from_columns(torch.cat(found), weight, layer)
     return with_values(model, values), replace(scheme, scales=scales)
 
 
-def _users(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+def users_of(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
     """Return the weights that can be reconstructed, and the layers that share them: a head's, at all its levels."""
     kinds = {node.name: node.op_type for node in model.graph.node}
     ranks = {name: len(tensor.dims) for name, tensor in weights(model).items()}
@@ -76,7 +76,7 @@ def _users(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, list[La
     }
 
 
-def _round(columns: Tensor, scales: Tensor, covariance: Tensor, bits: int, room: bool, paired: bool) -> Tensor:
+def round_columns(columns: Tensor, scales: Tensor, covariance: Tensor, bits: int, room: bool, paired: bool) -> Tensor:
     """Round column by column; return numbers on the grids.
 
     Args:

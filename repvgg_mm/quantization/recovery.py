@@ -20,6 +20,7 @@ from .reconstruction import reconstruct
 from .running import Runtime
 from .samples import Samples
 from .scheme import Scheme, apply, rounded_maps, unsigned_maps
+from .sequence import reconstruct_in_sequence
 from .sums import leave_room
 
 PLAIN = "minmax"  # calibrator
@@ -214,6 +215,9 @@ class _Search:
         if self._bare.bits == 8 and not self._roomy and self._saturates():
             found = reconstruct(base, *_with_room(model, scheme), self._samples, room=True)
             self._roomy = self._offer("reconstruction with room for sums of 16 bits", *found)
+        if self._bare.coarse:
+            found = reconstruct_in_sequence(base, model, scheme, self._judge.others or self._samples, self._roomy)
+            self._offer("reconstruction in sequence", *found)
 
     def _offer_single_maps(self, found: Sequence[Mapping[str, float]]) -> None:
         """Choose for each map again where its grid ends, one after the other, out of what the calibrators found."""

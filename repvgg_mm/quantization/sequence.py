@@ -1,0 +1,166 @@
+"""Reconstruction in sequence: each layer makes good what the layers before it have lost, as far as that can be told.
+
+The weights of a layer are first fitted to what it would make in float32, from what comes to it in rounded numbers, and
+then rounded as `reconstruction` does. A fit to few images tells little of others: how far it may go from the weights is
+decided by images that it has not seen, each half of them by the other.
+
+Source: asymmetric calibration, Li et al., GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration,
+arXiv:2504.02692; here it is ridge regression, in a closed form.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .covariances import MOST, by_group, from_columns, look, weight_columns
+from .layers import DECODING, Layer, weights
+from .reconstruction import round_columns, users_of
+from .samples import Samples
+from .scheme import Scheme, apply
+from .values import value_of, with_values
+
+_RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, math.inf)  # of the mean variance of the inputs; the last one changes nothing
+_LOST = 1e-5  # of the mean square
+
+
+def reconstruct_in_sequence(
+    exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Scheme, samples: Samples, room: bool
+) -> tuple[onnx.ModelProto, Scheme]:
+    """Choose the integers of each layer's weights anew, one layer after the other, on the same grids; biases, too.
+
+    Args:
+        exact: graph in float32.
+        model: the same, its weights perhaps on their grids already; it is left as it is.
+        scheme: what is to be rounded in it.
+        samples: what the input takes.
+        room: let no sum of two products saturate 16 bits.
+
+    Returns:
+        The second graph with other weights and biases, and the scheme with the grids of the weights; the same layers
+        keep theirs as in `reconstruction.reconstruct`.
+    """
+    given, stored = weights(exact), weights(model)
+    values: dict[str, Tensor] = {}
+    scales = dict(scheme.scales)
+    for name, layers in users_of(exact, scheme.layers).items():
+        layer, weight = layers[0], value_of(given[name])
+        if weight.numel() // weight.shape[layer.axis] > MOST:
+            continue
+        rounded = apply(with_values(model, values), replace(scheme, scales=scales))
+        alike = rounded if layer.node.startswith(DECODING) else exact  # a second stage looks at other proposals there
+        one_bias = layer.bias if {one.bias for one in layers} == {layer.bias} else ""
+        looks = (look(graph, layers, exact, samples) for graph in (alike, rounded))
+        halves = _gather(looks, weight, 1.0 if one_bias else 0.0)
+        if not halves:
+            continue
+        scale = scales[name] = scheme.scale(layer, value_of(stored[name]))
+        values[name], off = _reconstruct(weight, layer, halves, scale, scheme.bits, room)
+        if one_bias:
+            values[one_bias] = value_of(given[one_bias]) + off
+    return with_values(model, values), replace(scheme, scales=scales)
+
+
+def _reconstruct(
+    weight: Tensor, layer: Layer, halves: Sequence["_Moments"], scale: Tensor, bits: int, room: bool
+) -> tuple[Tensor, Tensor]:
+    """Fit and round the weights of a layer; return them, and what is missing in the mean of each output channel."""
+    columns = weight_columns(weight, layer).double().chunk(layer.groups)
+    steps = scale.flatten()[:, None].chunk(layer.groups)
+    paired = weight.shape[layer.in_axis] % 2 == 0
+    rows, off = [], []
+    for group in range(layer.groups):
+        parts = [half.of(group) for half in halves]
+        whole = sum(parts[1:], parts[0])
+        fitted = _fit(columns[group], whole, _best_ridge(columns[group], parts)).float()
+        found = round_columns(fitted, steps[group], whole.covariance(), bits, room, paired)
+        rows.append(found)
+        off.append((columns[group] @ whole.wanted_mean - found.double() @ whole.mean).float())
+    return from_columns(torch.cat(rows), weight, layer), torch.cat(off)
+
+
+@dataclass
+class _Moments:
+    """What comes to a group of inputs x in rounded numbers, and what does in float32, y, at the same places.
+
+    A constant 1 stands behind the inputs, so that sums are among the products; 0 where no bias could make good what a
+    mean is off, which leaves all means at 0.
+
+    Attributes:
+        own: the sum of x x^T, float64, (inputs + 1, inputs + 1), or of each group.
+        cross: the sum of y x^T.
+    """
+
+    own: Tensor
+    cross: Tensor
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        """Put the places of both together."""
+        return _Moments(self.own + other.own, self.cross + other.cross)
+
+    def of(self, group: int) -> "_Moments":
+        """Return those of one group."""
+        return _Moments(self.own[group], self.cross[group])
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of x, (inputs,)."""
+        return self.own[:-1, -1] / self.own[-1, -1].clamp(min=1)
+
+    @property
+    def wanted_mean(self) -> Tensor:
+        """The mean of y, (inputs,)."""
+        return self.cross[:-1, -1] / self.own[-1, -1].clamp(min=1)
+
+    def covariance(self) -> Tensor:
+        """Return the sum of x x^T about the means, a new tensor, with what float32 may have lost on its diagonal."""
+        covariance = self.own[:-1, :-1] - self.own[-1, -1] * torch.outer(self.mean, self.mean)
+        covariance.diagonal().add_(_LOST * self.own.diagonal()[:-1].mean() + 1e-30)
+        return covariance
+
+    def cross_covariance(self) -> Tensor:
+        """Return the sum of y x^T about the means, a new tensor."""
+        return self.cross[:-1, :-1] - self.own[-1, -1] * torch.outer(self.wanted_mean, self.mean)
+
+
+def _gather(looks: Iterable[Iterable[tuple[int, Layer, Tensor]]], weight: Tensor, constant: float) -> list[_Moments]:
+    """Gather what layers that share weights see, first all y, then all x, in two halves of the samples.
+
+    Returns:
+        The halves that anything comes to, each of all groups.
+    """
+    halves: dict[int, _Moments] = {}
+    for (index, layer, wanted), (_, _, seen) in zip(*looks, strict=True):
+        y, x = (F.pad(by_group(rows, layer.groups, weight.shape), (0, 1), value=constant) for rows in (wanted, seen))
+        part = _Moments((x.mT @ x).double(), (y.mT @ x).double())
+        half = index % 2
+        halves[half] = halves[half] + part if half in halves else part
+    return [*halves.values()]
+
+
+def _best_ridge(columns: Tensor, halves: Sequence[_Moments]) -> float:
+    """Choose the ridge by which a fit to each half serves the other one best; nothing is fitted where one is empty."""
+    if len(halves) < 2:
+        return math.inf
+    both = halves, halves[::-1]
+    return min(_RIDGES, key=lambda ridge: sum(_error(columns, _fit(columns, one, ridge), other) for one, other in both))
+
+
+def _fit(columns: Tensor, seen: _Moments, ridge: float) -> Tensor:
+    """Return the weights, (output channels, inputs), that make of x what the given ones make of y; near to those."""
+    if math.isinf(ridge):
+        return columns
+    covariance = seen.covariance()
+    missing = columns @ (seen.cross_covariance() - covariance)
+    covariance.diagonal().add_(ridge * covariance.diagonal().mean())
+    change: Tensor = torch.cholesky_solve(missing.mT, torch.linalg.cholesky(covariance)).mT
+    return columns + change
+
+
+def _error(columns: Tensor, fitted: Tensor, seen: _Moments) -> float:
+    """Return how far what fitted weights make of x is from what the given ones make of y, but for a constant."""
+    return float((fitted * (fitted @ seen.covariance() - 2 * columns @ seen.cross_covariance())).sum())

@@ -1,0 +1,109 @@
+"""Reconstruction in sequence: nearer than layer by layer on images that no fit has seen, on the same grids."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from helpers import image
+from onnx import helper
+from small_graphs import numbers, small_graph
+
+from repvgg_mm.quantization import sequence
+from repvgg_mm.quantization.grid import quantize
+from repvgg_mm.quantization.judge import Judge
+from repvgg_mm.quantization.layers import DECODING, weighted_layers, weights
+from repvgg_mm.quantization.reconstruction import reconstruct
+from repvgg_mm.quantization.recovery import Recovery, recover
+from repvgg_mm.quantization.scheme import Scheme, apply
+from repvgg_mm.quantization.values import value_of
+
+
+def test_nearer_on_other_images(network: Path) -> None:
+    model = onnx.load(network)
+    samples = [image(1, 3, 32, 48, seed=seed) for seed in range(32)]
+    scheme = recover(model, samples, "mse", Scheme(bits=4)).scheme
+    judge = Judge(model, scheme.layers, [image(1, 3, 32, 48, seed=seed) for seed in range(32, 48)])
+    made, found = sequence.reconstruct_in_sequence(model, model, scheme, samples, room=False)
+    before = judge(apply(*reconstruct(model, model, scheme, samples, room=False))).decibels
+    assert judge(apply(made, found)).decibels > before + 1
+    for layer in weighted_layers(model):
+        weight = value_of(weights(made)[layer.weight])
+        scale = found.scale(layer, weight)
+        torch.testing.assert_close(quantize(weight, scale, 4, narrow=True) * scale, weight, rtol=0, atol=0)
+
+
+def test_asked_for_where_grids_are_coarse_alone(network: Path) -> None:
+    """And what judges it is not what it was fitted to."""
+    model = onnx.load(network)
+    samples = [image(1, 3, 32, 48, seed=seed) for seed in range(48)]
+    recovery = Recovery(model, samples)
+    for start, asked in ((Scheme(), False), (Scheme(bits=4), True), (Scheme(by_channel=False), True)):
+        steps = {step.name: step.taken for step in recovery.by("best", start).steps}
+        assert ("reconstruction in sequence" in steps) == asked
+    assert recovery.judge.others is not None
+    fitted, judged = [*recovery.judge.others], [*recovery.judge._samples]
+    assert len(fitted) == len(recovery.judge.others)
+    assert len(fitted) + len(judged) == len({id(one) for one in (*fitted, *judged)}) == 48
+    assert Recovery(model, samples[:20]).judge.others is None
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_comes_before_is_made_good(groups: int, bias: bool) -> None:
+    """The first layer loses half of what it makes, and the mean: the second one doubles it, and moves its bias."""
+    names = ["ra", "b.weight", *(["b.bias"] if bias else [])]
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("Conv", names, ["y"], "b", group=groups),
+    ]
+    stored = {"a.weight": numbers(8, 3, 1, 1), "b.weight": numbers(6, 8 // groups, 3, 3)}
+    if bias:
+        stored["b.bias"] = numbers(6)
+    exact = small_graph(nodes, stored, [1, 3, 10, 12])
+    half = small_graph(nodes, {**stored, "a.weight": stored["a.weight"] / 2}, [1, 3, 10, 12])
+    samples = [numbers(1, 3, 10, 12, seed=seed) for seed in range(40)]
+    (second,) = (layer for layer in weighted_layers(exact) if layer.name == "b")
+    scale = torch.full((6, 1, 1, 1), 2 * float(stored["b.weight"].abs().max()) / 127)
+    scheme = Scheme((second,), scales={"b.weight": scale})
+    made, found = sequence.reconstruct_in_sequence(exact, half, scheme, samples, room=False)
+    judge = Judge(exact, scheme.layers, samples)
+    assert judge(half).decibels < 7
+    assert judge(apply(made, found)).decibels > 35
+
+
+def test_a_second_stage_is_not_compared_row_by_row() -> None:
+    """It looks at other proposals: what comes to it in float32 says nothing of the same row."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], "network/a"),
+        helper.make_node("Relu", ["a"], ["ra"], "network/ra"),
+        helper.make_node("Conv", ["ra", "b.weight"], ["y"], f"{DECODING}b"),
+    ]
+    stored = {"a.weight": numbers(8, 3, 1, 1), "b.weight": numbers(6, 8, 1, 1)}
+    exact = small_graph(nodes, stored, [1, 3, 10, 12])
+    half = small_graph(nodes, {**stored, "a.weight": stored["a.weight"] / 2}, [1, 3, 10, 12])
+    samples = [numbers(1, 3, 10, 12, seed=seed) for seed in range(8)]
+    (second,) = (layer for layer in weighted_layers(exact) if layer.weight == "b.weight")
+    scheme = Scheme((second,))
+    scheme = replace(scheme, scales={"b.weight": scheme.scale(second, stored["b.weight"])})
+    made, _ = sequence.reconstruct_in_sequence(exact, half, scheme, samples, room=False)
+    rounded = value_of(weights(made)["b.weight"])
+    torch.testing.assert_close(rounded, stored["b.weight"], rtol=0, atol=2 * float(scheme.scales["b.weight"].max()))
+
+
+def test_few_images_change_nothing() -> None:
+    """A fit to noise serves no other image, and one half of one image has nothing to judge by."""
+    columns = numbers(4, 30).double()
+    halves = [_moments(numbers(40, 30, seed=seed), numbers(40, 30, seed=seed + 9)) for seed in (1, 2)]
+    assert math.isinf(sequence._best_ridge(columns, halves[:1]))
+    far = [_moments(x, x + numbers(40, 30, seed=seed) * 3) for seed, x in ((5, numbers(40, 30)), (6, numbers(40, 30)))]
+    assert sequence._best_ridge(columns, far) > 0.1
+    torch.testing.assert_close(sequence._fit(columns, halves[0], math.inf), columns, rtol=0, atol=0)
+
+
+def _moments(x: torch.Tensor, y: torch.Tensor) -> sequence._Moments:
+    x, y = (torch.cat([rows, torch.ones(len(rows), 1)], 1).double() for rows in (x, y))
+    return sequence._Moments(x.T @ x, y.T @ x)
