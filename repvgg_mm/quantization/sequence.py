@@ -5,7 +5,8 @@ then rounded as `reconstruction` does. A fit to few images tells little of other
 decided by images that it has not seen, each half of them by the other.
 
 Source: asymmetric calibration, Li et al., GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration,
-arXiv:2504.02692; here it is ridge regression, in a closed form.
+arXiv:2504.02692; here it is ridge regression, in a closed form. In fewer than 8 bits the grids of weights are chosen
+anew, too.
 """
 
 import math
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .covariances import MOST, by_group, from_columns, look, weight_columns
+from .grid import fake_quantize, scale_of
 from .layers import DECODING, Layer, weights
 from .reconstruction import round_columns, users_of
 from .samples import Samples
@@ -25,13 +27,14 @@ from .scheme import Scheme, apply
 from .values import value_of, with_values
 
 _RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, math.inf)  # of the mean variance of the inputs; the last one changes nothing
+_ENDS = torch.linspace(1, 0.3, 36)  # of the largest weight
 _LOST = 1e-5  # of the mean square
 
 
 def reconstruct_in_sequence(
     exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Scheme, samples: Samples, room: bool
 ) -> tuple[onnx.ModelProto, Scheme]:
-    """Choose the integers of each layer's weights anew, one layer after the other, on the same grids; biases, too.
+    """Choose the integers of each layer's weights anew, one layer after the other; biases, too.
 
     Args:
         exact: graph in float32.
@@ -58,29 +61,49 @@ def reconstruct_in_sequence(
         halves = _gather(looks, weight, 1.0 if one_bias else 0.0)
         if not halves:
             continue
-        scale = scales[name] = scheme.scale(layer, value_of(stored[name]))
-        values[name], off = _reconstruct(weight, layer, halves, scale, scheme.bits, room)
+        scale = scheme.scale(layer, value_of(stored[name]))
+        values[name], scales[name], off = _reconstruct(weight, layer, halves, scheme, scale, room)
         if one_bias:
             values[one_bias] = value_of(given[one_bias]) + off
     return with_values(model, values), replace(scheme, scales=scales)
 
 
 def _reconstruct(
-    weight: Tensor, layer: Layer, halves: Sequence["_Moments"], scale: Tensor, bits: int, room: bool
-) -> tuple[Tensor, Tensor]:
-    """Fit and round the weights of a layer; return them, and what is missing in the mean of each output channel."""
+    weight: Tensor, layer: Layer, halves: Sequence["_Moments"], scheme: Scheme, scale: Tensor, room: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit and round the weights of a layer; return them, their grids, and what the mean of each channel is off."""
     columns = weight_columns(weight, layer).double().chunk(layer.groups)
-    steps = scale.flatten()[:, None].chunk(layer.groups)
+    steps = [*scale.flatten()[:, None].chunk(layer.groups)]
     paired = weight.shape[layer.in_axis] % 2 == 0
     rows, off = [], []
     for group in range(layer.groups):
         parts = [half.of(group) for half in halves]
         whole = sum(parts[1:], parts[0])
+        covariance = whole.covariance()
         fitted = _fit(columns[group], whole, _best_ridge(columns[group], parts)).float()
-        found = round_columns(fitted, steps[group], whole.covariance(), bits, room, paired)
+        if scheme.bits < 8 and scheme.by_channel:
+            steps[group] = _best_steps(fitted, covariance.diagonal().float(), scheme.bits)
+        found = round_columns(fitted, steps[group], covariance, scheme.bits, room, paired)
         rows.append(found)
         off.append((columns[group] @ whole.wanted_mean - found.double() @ whole.mean).float())
-    return from_columns(torch.cat(rows), weight, layer), torch.cat(off)
+    return from_columns(torch.cat(rows), weight, layer), torch.cat(steps).view_as(scale), torch.cat(off)
+
+
+def _best_steps(columns: Tensor, variances: Tensor, bits: int) -> Tensor:
+    """Let the grid of each output channel end where least is lost: a few large weights are cut, all others are finer.
+
+    Args:
+        columns: weights, (output channels, inputs).
+        variances: of the inputs, (inputs,).
+        bits: of the integers.
+
+    Returns:
+        The distance of neighbours on the grids, (output channels, 1).
+    """
+    best = scale_of(columns.abs().amax(1, keepdim=True), bits)
+    tried = best * _ENDS[:, None, None]
+    lost = ((fake_quantize(columns, steps, bits, narrow=True) - columns).square() @ variances for steps in tried)
+    return tried[torch.stack([*lost]).argmin(0), torch.arange(len(columns))]
 
 
 @dataclass

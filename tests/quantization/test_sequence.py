@@ -94,6 +94,18 @@ def test_a_second_stage_is_not_compared_row_by_row() -> None:
     torch.testing.assert_close(rounded, stored["b.weight"], rtol=0, atol=2 * float(scheme.scales["b.weight"].max()))
 
 
+def test_grids_end_where_least_is_lost() -> None:
+    """One large weight among many is cut where its input hardly varies, not where it does."""
+    columns = numbers(2, 40)
+    columns[:, 0] = 10.0
+    variances = torch.ones(40)
+    variances[0] = 1e4
+    steps = sequence._best_steps(columns, variances, 4)
+    torch.testing.assert_close(steps, torch.full((2, 1), 10 / 7))
+    variances[0] = 1e-6
+    assert (sequence._best_steps(columns, variances, 4) < steps / 2).all()
+
+
 def test_few_images_change_nothing() -> None:
     """A fit to noise serves no other image, and one half of one image has nothing to judge by."""
     columns = numbers(4, 30).double()
