@@ -56,16 +56,23 @@ def reconstruct_in_sequence(
             continue
         rounded = apply(with_values(model, values), replace(scheme, scales=scales))
         alike = rounded if layer.node.startswith(DECODING) else exact  # a second stage looks at other proposals there
-        one_bias = layer.bias if {one.bias for one in layers} == {layer.bias} else ""
+        bias = _own_bias(layers, scheme.layers)
         looks = (look(graph, layers, exact, samples) for graph in (alike, rounded))
-        halves = _gather(looks, weight, 1.0 if one_bias else 0.0)
+        halves = _gather(looks, weight, 1.0 if bias else 0.0)
         if not halves:
             continue
         scale = scheme.scale(layer, value_of(stored[name]))
         values[name], scales[name], off = _reconstruct(weight, layer, halves, scheme, scale, room)
-        if one_bias:
-            values[one_bias] = value_of(given[one_bias]) + off
+        if bias:
+            values[bias] = value_of(given[bias]) + off
     return with_values(model, values), replace(scheme, scales=scales)
+
+
+def _own_bias(sharing: Sequence[Layer], layers: Sequence[Layer]) -> str:
+    """Return the stored bias of layers that share their weights, if they share it, too, and no other layer has it."""
+    bias = sharing[0].bias
+    users = {layer.node for layer in layers if layer.bias == bias}
+    return bias if users == {layer.node for layer in sharing} else ""
 
 
 def _reconstruct(
