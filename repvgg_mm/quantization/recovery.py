@@ -215,7 +215,7 @@ class _Search:
         if self._bare.bits == 8 and not self._roomy and self._saturates():
             found = reconstruct(base, *_with_room(model, scheme), self._samples, room=True)
             self._roomy = self._offer("reconstruction with room for sums of 16 bits", *found)
-        if self._bare.coarse:
+        if self._bare.bits < 8:
             found = reconstruct_in_sequence(base, model, scheme, self._judge.others or self._samples, self._roomy)
             self._offer("reconstruction in sequence", *found)
 

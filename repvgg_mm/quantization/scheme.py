@@ -38,11 +38,6 @@ class Scheme:
     lean: bool = False
     by_channel: bool = True
 
-    @property
-    def coarse(self) -> bool:
-        """Whether the grids are coarser than those of files in 8 bits."""
-        return self.bits < 8 or not self.by_channel
-
     def rounds(self, maps: Iterable[str]) -> set[str]:
         """Return those of some maps that are to be rounded."""
         taken = {layer.data for layer in self.layers}
