@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -174,18 +175,22 @@ class _Files:
         )
         return BitResult(self._bed.name, name, suffix, metric, value, decibels, made.steps, tuple(floats))
 
+    @cached_property
+    def _order(self) -> list[str]:
+        """The layers, those that lose most first, whatever the file is for."""
+        return worst_first(self._bed.model, self._samples, self._bed.grids.bits)
+
     def mixed(self, best: BitResult, runtime: Runtime, least: float) -> Iterator[BitResult]:
         """Yield the file with the fewest layers in float32 whose metric is high enough, if there is one."""
         if best.value >= least:
             yield replace(best, method="mixed")
             return
-        order = worst_first(self._bed.model, self._samples, self._bed.grids.bits)
         tried: dict[int, BitResult] = {}
 
         def fits(count: int) -> bool:
-            tried[count] = self.make("best", runtime, order[:count])
+            tried[count] = self.make("best", runtime, self._order[:count])
             return tried[count].value >= least
 
-        count = fewest(len(order), fits)
+        count = fewest(len(self._order), fits)
         if count is not None:
             yield tried[count]
