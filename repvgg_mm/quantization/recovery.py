@@ -215,8 +215,9 @@ class _Search:
         if self._bare.bits == 8 and not self._roomy and self._saturates():
             found = reconstruct(base, *_with_room(model, scheme), self._samples, room=True)
             self._roomy = self._offer("reconstruction with room for sums of 16 bits", *found)
-        if self._bare.bits < 8:
-            found = reconstruct_in_sequence(base, model, scheme, self._judge.others or self._samples, self._roomy)
+        others = self._judge.others
+        if self._bare.bits < 8 and others is not None:  # what it is fitted to can't judge it
+            found = reconstruct_in_sequence(base, model, scheme, others, self._roomy)
             self._offer("reconstruction in sequence", *found)
 
     def _offer_single_maps(self, found: Sequence[Mapping[str, float]]) -> None:
