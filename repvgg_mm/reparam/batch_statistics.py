@@ -6,9 +6,12 @@ in one buffer, with fewer passes over memory:
 
     z = scale3 * y3 + scale1 * y1 + scale0 * x + shift,    scale = weight / std,    shift = sum of (bias - mean * scale)
 
-Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives. Under
-autocast the activations are bfloat16; statistics, scales and sums are float32, and each sum is rounded once. Each
-pass rounds the kernels for itself; none is kept in between.
+Output, gradients and running statistics are those of the branches spelled out. There are no second derivatives.
+
+Under autocast activations are bfloat16, statistics and scales float32. One buffer for the sum would need float32 copies
+of all that goes into it, which cost more than they save; so torch's batch normalisation does each branch, which reads
+bfloat16, computes in float32 and writes bfloat16 in one pass, and the sum is that of the branches spelled out, to the
+bit. Each pass rounds the kernels for itself; none is kept in between.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .autocast import computed_in
 
-_NUMBERS_AT_ONCE = 2**18  # of an activation: their float32 forms stay in the CPU's cache
 _POINTWISE = ((1, 1), (0, 0), (1, 1))  # stride, padding, dilation of the 1x1 convolution
 
 
@@ -55,17 +57,8 @@ class _SumBranches(torch.autograd.Function):
         y3 = torch.conv2d(x, dense.to(x.dtype), None, conv.stride, conv.padding, conv.dilation, conv.groups)
         y3 = y3.contiguous(memory_format=torch.channels_last)  # (N, C_out, H', W')
         y1 = _pointwise(_seen(x, conv), pointwise.to(x.dtype), conv.groups)
-        saved, scales, shifts = [], [], []
-        branches = (y3, y1, x)[: len(norms)]
-        for bn, branch, weight, bias in zip(norms, branches, affine[::2], affine[1::2], strict=True):
-            mean, inv_std = _statistics(bn, branch)
-            scale = inv_std if weight is None else inv_std * weight
-            scales.append(_spread(scale))
-            shifts.append(_spread(-mean * scale if bias is None else bias - mean * scale))
-            saved += [weight, mean, inv_std]
-        # y1 first: its memory takes the sum
-        terms = [(y1, scales[1]), (y3, scales[0]), (x, scales[-1])][: len(norms)]
-        z = _affine_sum(torch.stack(shifts).sum(0), terms, y1)
+        add_up = _add_up if x.dtype == dense.dtype else _add_up_rounded
+        z, saved = add_up([y3, y1, x][: len(norms)], norms, affine)
         ctx.conv = conv
         ctx.save_for_backward(x, y3, dense, pointwise, *saved)
         return z
@@ -127,26 +120,70 @@ def _pointwise(seen: Tensor, weight: Tensor, groups: int) -> Tensor:
     return torch.conv2d(seen, weight, groups=groups).contiguous(memory_format=torch.channels_last)
 
 
-def _statistics(bn: _BatchNorm, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Update the running statistics as ``bn(y)`` does; return mean and 1 / standard deviation of y, each (C,)."""
+def _add_up(
+    branches: list[Tensor], norms: Sequence[_BatchNorm], affine: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Normalise the branches and add them up in one buffer, the second's.
+
+    Args:
+        branches: y3, y1 and, if there is an identity branch, x, each (N, C, H, W).
+        norms: batch normalisation of each; their running statistics are updated.
+        affine: weight and bias of each of them, (C,).
+
+    Returns:
+        The sum, and weight, mean and 1 / standard deviation of each branch, (C,), for the backward pass.
+    """
+    saved, scales, shifts = [], [], []
+    for bn, y, weight, bias in zip(norms, branches, affine[::2], affine[1::2], strict=True):
+        mean, var = torch.batch_norm_update_stats(y, bn.running_mean, bn.running_var, _count_batch(bn))
+        inv_std = torch.rsqrt(var + bn.eps)
+        scale = inv_std if weight is None else inv_std * weight
+        scales.append(_spread(scale))
+        shifts.append(_spread(-mean * scale if bias is None else bias - mean * scale))
+        saved += [weight, mean, inv_std]
+    (y3, y1, *x), (scale3, scale1, *scale0) = branches, scales
+    terms = [(y1, scale1), (y3, scale3), *zip(x, scale0, strict=True)]
+    return _affine_sum(torch.stack(shifts).sum(0), terms, y1), saved
+
+
+def _add_up_rounded(
+    branches: list[Tensor], norms: Sequence[_BatchNorm], affine: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Do the same with branches in another precision than the statistics': each sum is rounded to theirs."""
+    saved, terms = [], []
+    for bn, y, weight, bias in zip(norms, branches, affine[::2], affine[1::2], strict=True):
+        statistics = (bn.running_mean, bn.running_var)
+        term, mean, inv_std = torch.native_batch_norm(y, weight, bias, *statistics, True, _count_batch(bn), bn.eps)
+        terms.append(term)
+        saved += [weight, mean, inv_std]
+    z, *others = terms
+    for term in others:
+        z.add_(term)
+    return z, saved
+
+
+def _count_batch(bn: _BatchNorm) -> float:
+    """Count a batch as ``bn(y)`` does; return the momentum of its running statistics."""
     momentum = 0.0 if bn.momentum is None else bn.momentum
     if bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
         if bn.momentum is None:  # the average over all batches
             momentum = 1 / bn.num_batches_tracked.item()
-    mean, var = torch.batch_norm_update_stats(y, bn.running_mean, bn.running_var, momentum)
-    return mean, torch.rsqrt(var + bn.eps)
+    return momentum
 
 
 def _through_norm(
     grad: Tensor, y: Tensor, norm: Sequence[Any], out: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of input y, weight and bias of a batch normalisation; that of y goes into ``out``."""
+    """Return the gradients of input y, weight and bias of a batch normalisation; that of y may go into ``out``."""
     weight, mean, inv_std = norm
+    in_one_pass = y.dtype != mean.dtype
     # The sums over N, H and W of grad * (y - mean) * inv_std and of grad, each (C,)
-    _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-        grad, y, weight, None, None, mean, inv_std, True, 0.0, [False, True, True]
+    grad_y, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+        grad, y, weight, None, None, mean, inv_std, True, 0.0, [in_one_pass, True, True]
     )
+    if in_one_pass:
+        return grad_y, grad_weight, grad_bias
     # grad_y = scale * (grad - grad_bias / count - (y - mean) * inv_std * grad_weight / count), sorted by grad, y and 1
     count = y.numel() / y.shape[1]
     scale = inv_std if weight is None else inv_std * weight
@@ -158,7 +195,7 @@ def _through_norm(
 
 
 def _affine_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> Tensor:
-    """Compute ``constant + sum of scale * y``, in the precision of the scales, and round it to that of ``out`` once.
+    """Compute ``constant + sum of scale * y``.
 
     Args:
         constant: shape (C, 1, 1).
@@ -168,19 +205,10 @@ def _affine_sum(constant: Tensor, terms: Sequence[tuple[Tensor, Tensor]], out: T
     Returns:
         ``out``.
     """
-    if out.dtype == constant.dtype:
-        (y, scale), *others = terms
-        torch.addcmul(constant, y, scale, out=out)
-        for y, scale in others:
-            out.addcmul_(y, scale)
-        return out
-    images = max(1, _NUMBERS_AT_ONCE // max(1, out[:1].numel()))
-    for first in range(0, len(out), images):
-        part = slice(first, first + images)
-        total = constant
-        for y, scale in terms:
-            total = torch.addcmul(total, y[part].to(constant.dtype), scale)
-        out[part] = total
+    (y, scale), *others = terms
+    torch.addcmul(constant, y, scale, out=out)
+    for y, scale in others:
+        out.addcmul_(y, scale)
     return out
 
 

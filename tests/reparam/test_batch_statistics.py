@@ -9,7 +9,7 @@ from helpers import batch_norm_without_bias, image, randomize_bn
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from repvgg_mm.reparam import RepVGGBlock, batch_statistics
+from repvgg_mm.reparam import RepVGGBlock
 
 GEOMETRIES = {
     "identity": {"in_channels": 8, "out_channels": 8},
@@ -202,8 +202,8 @@ def run_in(precision: torch.dtype, block: RepVGGBlock, x: Tensor) -> dict[str, T
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-def test_bfloat16_is_as_near_to_float32_as_the_branches_spelled_out(geometry: dict) -> None:
-    """Its sums are rounded once, not at each addition; gradients and statistics are as near as they were."""
+def test_bfloat16_is_that_of_the_branches_spelled_out(geometry: dict) -> None:
+    """Output to the bit; gradients, which are summed in another order, as near to float32's."""
     block = make(geometry, torch.float32)
     x = channels_last(4, geometry["in_channels"], 22, 14, dtype=torch.float32).bfloat16()  # as the block before gives
     expected = run(block, x.float())
@@ -211,11 +211,11 @@ def test_bfloat16_is_as_near_to_float32_as_the_branches_spelled_out(geometry: di
     assert took_the_fast_way(ours["out"]) and not took_the_fast_way(theirs["out"])
     assert [(key, value.dtype) for key, value in ours.items()] == [(k, v.dtype) for k, v in theirs.items()]
     for key, value in ours.items():
+        if not key.startswith("grad"):  # of one channel the statistics are summed in another order, too
+            torch.testing.assert_close(value, theirs[key], rtol=0 if key == "out" else 1e-6, atol=0)
+            continue
         error, error_spelled_out = ((found - expected[key]).float().abs().mean() for found in (value, theirs[key]))
-        if key == "out":
-            assert error < error_spelled_out
-        else:  # which values the ReLU cuts off differs, too
-            assert error <= 2 * error_spelled_out + 2**-8 * expected[key].float().abs().mean(), key
+        assert error <= 1.1 * error_spelled_out + 2**-12 * expected[key].float().abs().mean(), key
 
 
 @pytest.mark.parametrize("forward", [False, True])
@@ -269,16 +269,6 @@ def test_second_derivatives_and_batches_of_gradients_need_the_branches_spelled_o
         torch.autograd.grad(out, x, torch.ones(3, *out.shape, dtype=out.dtype), is_grads_batched=True)
     penalty(spelled_out(block)).backward()
     assert x.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("images", [1, 3, 5])
-def test_sums_are_rounded_once_however_a_batch_is_cut(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_statistics, "_NUMBERS_AT_ONCE", images * 8 * 5 * 7)
-    terms = [(channels_last(4, 8, 5, 7, seed=n).bfloat16(), image(8, 1, 1, dtype=torch.float32)) for n in range(3)]
-    constant = image(8, 1, 1, dtype=torch.float32, seed=1)
-    expected = constant + sum(scale.double() * y.double() for y, scale in terms)
-    found = batch_statistics._affine_sum(constant, terms, terms[0][0])
-    torch.testing.assert_close(found, expected.bfloat16(), rtol=2**-8, atol=1e-6)
 
 
 def bytes_saved(model: nn.Module, x: Tensor) -> int:
