@@ -1,4 +1,4 @@
-"""Timing several functions fairly: in turn (A B A B ...), warm, on CPU and CUDA."""
+"""Timing several functions fairly: in turn (A B, B A, A B, ...), warm, on CPU and CUDA."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,6 +15,9 @@ _WARM_UP_ROUNDS = 3  # six calls: then kernels are packed
 def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) -> dict[str, list[float]]:
     """Time functions in turn, so that a slow moment of the machine meets all of them.
 
+    Every other round goes backwards: threads of the function before may go on waiting for work for a while, and would
+    slow down the same one every time.
+
     In its turn each runs twice, and the second run counts: the first finds the caches and the free memory as the
     function before left them, which would be charged to the wrong one (4 ms of A0's 43 after a peer that frees more).
 
@@ -28,7 +31,8 @@ def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) 
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     for round_ in range(_WARM_UP_ROUNDS + repeats):
-        for name, work in works.items():
+        for name in list(works)[:: -1 if round_ % 2 else 1]:
+            work = works[name]
             work()
             seconds = seconds_of(work, device)
             if round_ >= _WARM_UP_ROUNDS:

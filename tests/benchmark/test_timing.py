@@ -8,10 +8,10 @@ from repvgg_mm.benchmark.timing import ratio, time_in_turn
 CPU = torch.device("cpu")
 
 
-def test_times_in_turn_after_warming_up() -> None:
+def test_times_in_turn_backwards_every_other_round() -> None:
     calls: list[str] = []
     times = time_in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, CPU)
-    assert calls == ["a", "a", "b", "b"] * 6
+    assert calls == [*"aabb", *"bbaa"] * 3
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
     assert all(second > 0 for seconds in times.values() for second in seconds)
 
