@@ -16,7 +16,7 @@ from ..quantization.recovery import Recovery, Step
 from ..quantization.running import Runtime
 from ..quantization.samples import Samples
 from ..quantization.scheme import Scheme
-from .budget import fewest, worst_first
+from .budget import fewest, is_within, worst_first
 from .formats import Subject, main_metric, place_of_data, points_of
 from .stress import stress
 
@@ -116,14 +116,15 @@ def compare_methods(
     found: list[BitResult] = []
     for bed in make_beds(model, seeds):
         metric, wanted = test(bed.model, ".onnx")
-        least = None if max_drop is None else wanted - max_drop / points_of(metric)
+        if max_drop is not None:
+            points_of(metric)  # refuses before anything is made
         found.append(BitResult(bed.name, "float32", ".onnx", metric, wanted))
         files = _Files(bed, samples, test, say)
         for runtime in RUNTIMES:
             made = {method: files.make(method, runtime) for method in methods}
             found.extend(made.values())
-            if least is not None:
-                found.extend(files.mixed(made["best"], runtime, least))
+            if max_drop is not None:
+                found.extend(files.mixed(made["best"], runtime, wanted, max_drop))
     return found
 
 
@@ -178,18 +179,19 @@ class _Files:
     @cached_property
     def _order(self) -> list[str]:
         """The layers, those that lose most first, whatever the file is for."""
-        return worst_first(self._bed.model, self._samples, self._bed.grids.bits)
+        unseen = {layer.name for layer in self._whole.unseen}
+        return worst_first(self._bed.model, self._samples, unseen, self._bed.grids)
 
-    def mixed(self, best: BitResult, runtime: Runtime, least: float) -> Iterator[BitResult]:
-        """Yield the file with the fewest layers in float32 whose metric is high enough, if there is one."""
-        if best.value >= least:
+    def mixed(self, best: BitResult, runtime: Runtime, wanted: float, max_drop: float) -> Iterator[BitResult]:
+        """Yield the file with the fewest layers in float32 that is within the budget, if there is one."""
+        if is_within(best.value, wanted, best.metric, max_drop):
             yield replace(best, method="mixed")
             return
         tried: dict[int, BitResult] = {}
 
         def fits(count: int) -> bool:
             tried[count] = self.make("best", runtime, self._order[:count])
-            return tried[count].value >= least
+            return is_within(tried[count].value, wanted, best.metric, max_drop)
 
         count = fewest(len(self._order), fits)
         if count is not None:

@@ -19,7 +19,10 @@ _MOST = 100  # samples: of a network with two outputs a thousand numbers would t
 
 
 class Judge:
-    """The error at the outputs of a network, on samples that no choice was made by where there are enough.
+    """The error at the outputs of a network, on some of the samples.
+
+    Histograms and reconstruction have seen these, too: it tells ways to quantise apart, not how the next image fares.
+    What is fitted more closely than that, in sequence, is fitted to `others`.
 
     Of outputs with few numbers it looks at more samples: the best of many choices by ten scores each is chance.
     Where a sigmoid takes an output, what counts is what it makes of it. The heads of a second stage look at other

@@ -23,21 +23,24 @@ class Noise:
     noise: float = 0.0
 
     def add(self, wanted: Tensor, got: Tensor) -> None:
-        """Compare some more numbers.
+        """Compare some more numbers, but for those that should not be finite.
 
         Args:
             wanted: what they should be.
             got: what they are, of the same shape.
         """
+        finite = torch.isfinite(wanted)
+        if not finite.all():
+            wanted, got = wanted[finite], got[finite]
         self.signal += float(wanted.double().square().sum())
         self.noise += float((got.double() - wanted.double()).square().sum())
 
     @property
     def ratio(self) -> float:
-        """Noise by signal: 0 where nothing is off."""
+        """Noise by signal: 0 where nothing is off, infinite where a number that should be finite is not."""
         if not self.noise:
             return 0.0
-        return self.noise / self.signal if self.signal else math.inf
+        return self.noise / self.signal if self.signal and not math.isnan(self.noise) else math.inf
 
     @property
     def decibels(self) -> float:
@@ -60,12 +63,19 @@ def compare(wanted: Iterable[Mapping[str, Tensor]], got: Iterable[Mapping[str, T
     for right, wrong in zip(wanted, got, strict=True):
         for name, tensor in right.items():
             noise = found.setdefault(name, Noise())
-            if tensor.shape == wrong[name].shape and torch.isfinite(tensor).all():
+            if tensor.shape == wrong[name].shape:
                 noise.add(tensor, wrong[name])
     return found
 
 
 def mean_ratio(noises: Iterable[Noise]) -> float:
-    """Return the mean of several tensors' ratios of noise and signal, each with the same weight; not of empty ones."""
+    """Return the mean of several tensors' ratios of noise and signal, each with the same weight.
+
+    Args:
+        noises: of the tensors; those without a signal tell nothing.
+
+    Returns:
+        The mean; infinite if none tells anything, so that nobody takes it for exact.
+    """
     ratios = [noise.ratio for noise in noises if noise.signal]
-    return sum(ratios) / len(ratios) if ratios else 0.0
+    return sum(ratios) / len(ratios) if ratios else math.inf

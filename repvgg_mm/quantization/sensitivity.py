@@ -1,7 +1,7 @@
 """What each layer loses in 8 bits: by its weights alone and by what it takes alone, at the layer and at the outputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import torch
@@ -71,13 +71,13 @@ class LayerLoss:
         return ", ".join(reasons)
 
 
-def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> list[LayerLoss]:
+def measure_losses(model: onnx.ModelProto, samples: Samples, grids: Scheme | None = None) -> list[LayerLoss]:
     """Round one thing at a time, with plain calibration, and measure.
 
     Args:
         model: graph in float32.
         samples: what its one input takes; the errors are taken on some of them; see `Judge`.
-        bits: of the integers.
+        grids: bits and kind of the grids; 8 bits by channel if it is not given.
 
     Returns:
         One entry a layer, in the order in which they run; layers that no number came to are left out.
@@ -87,22 +87,23 @@ def measure_losses(model: onnx.ModelProto, samples: Samples, bits: int = 8) -> l
     """
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ValueError("the graph is rounded to 8 bits already: give the one in float32")
+    grids = grids or Scheme()
     layers = weighted_layers(model)
     maps = [*dict.fromkeys(rounded_maps(model, layers).values())]
     histograms = observe_maps(model, maps, samples)
     layers = [layer for layer in layers if histograms[layer.data].total]
-    ends = choose_reaches(model, layers, histograms, "minmax", bits)
+    ends = choose_reaches(model, layers, histograms, "minmax", grids.bits)
     judge = Judge(model, layers, samples)
-    local = _local(model, layers, ends, SomeSamples(samples), bits)
+    local = _local(model, layers, ends, SomeSamples(samples), grids)
     stored = weights(model)
-    shares = saturating(model, Scheme(tuple(layers), bits=bits))
+    shares = saturating(model, replace(grids, layers=tuple(layers)))
     map_output = {
-        name: judge(apply(model, Scheme((), {name: ends[name]}, bits=bits))).decibels
+        name: judge(apply(model, replace(grids, reaches={name: ends[name]}))).decibels
         for name in dict.fromkeys(layer.data for layer in layers)
     }
     found = []
     for layer in layers:
-        alone = apply(model, Scheme((layer,), bits=bits))
+        alone = apply(model, replace(grids, layers=(layer,)))
         weight = value_of(stored[layer.weight])
         parts = local[layer.node]
         found.append(
@@ -131,16 +132,16 @@ class _Parts:
 
 
 def _local(
-    model: onnx.ModelProto, layers: Sequence[Layer], ends: Mapping[str, float], samples: Samples, bits: int
+    model: onnx.ModelProto, layers: Sequence[Layer], ends: Mapping[str, float], samples: Samples, grids: Scheme
 ) -> dict[str, _Parts]:
     """Measure each layer by itself, on what it takes in float32."""
     stored = weights(model)
     exact, rounded = {}, {}
     for layer in layers:
         weight = value_of(stored[layer.weight])
-        scale = Scheme(bits=bits).scale(layer, weight)
+        scale = grids.scale(layer, weight)
         exact[layer.node] = LayerFunction(model, layer)
-        rounded[layer.node] = LayerFunction(model, layer, fake_quantize(weight, scale, bits, narrow=True))
+        rounded[layer.node] = LayerFunction(model, layer, fake_quantize(weight, scale, grids.bits, narrow=True))
     found = {layer.node: _Parts() for layer in layers}
     for tensors in run(model, [*dict.fromkeys(layer.data for layer in layers)], samples):
         for layer in layers:
@@ -148,8 +149,8 @@ def _local(
             if x.numel():
                 wanted = exact[layer.node](x)
                 parts.weights.add(wanted, rounded[layer.node](x))
-                scale = scale_of(torch.tensor(ends[layer.data]), bits)
-                parts.map.add(wanted, exact[layer.node](fake_quantize(x, scale, bits)))
+                scale = scale_of(torch.tensor(ends[layer.data]), grids.bits)
+                parts.map.add(wanted, exact[layer.node](fake_quantize(x, scale, grids.bits)))
                 axis = -1 if len(stored[layer.weight].dims) == 2 else 1  # linear, or a convolution of any rank
                 parts.peaks = torch.maximum(parts.peaks, x.abs().movedim(axis, 0).flatten(1).amax(1))
     return found

@@ -28,7 +28,7 @@ from .values import value_of, with_values
 
 _RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0, math.inf)  # of the mean variance of the inputs; the last one changes nothing
 _ENDS = torch.linspace(1, 0.3, 36)  # of the largest weight
-_LOST = 1e-5  # of the mean square
+_LOST = 1e-12  # of the mean square: what float64 may lose of a variance beside a large mean
 
 
 def reconstruct_in_sequence(
@@ -147,7 +147,7 @@ class _Moments:
         return self.cross[:-1, -1] / self.own[-1, -1].clamp(min=1)
 
     def covariance(self) -> Tensor:
-        """Return the sum of x x^T about the means, a new tensor, with what float32 may have lost on its diagonal."""
+        """Return the sum of x x^T about the means, a new tensor, with `_LOST` on its diagonal."""
         covariance = self.own[:-1, :-1] - self.own[-1, -1] * torch.outer(self.mean, self.mean)
         covariance.diagonal().add_(_LOST * self.own.diagonal()[:-1].mean() + 1e-30)
         return covariance
@@ -165,8 +165,11 @@ def _gather(looks: Iterable[Iterable[tuple[int, Layer, Tensor]]], weight: Tensor
     """
     halves: dict[int, _Moments] = {}
     for (index, layer, wanted), (_, _, seen) in zip(*looks, strict=True):
-        y, x = (F.pad(by_group(rows, layer.groups, weight.shape), (0, 1), value=constant) for rows in (wanted, seen))
-        part = _Moments((x.mT @ x).double(), (y.mT @ x).double())
+        y, x = (
+            F.pad(by_group(rows, layer.groups, weight.shape), (0, 1), value=constant).double()
+            for rows in (wanted, seen)
+        )
+        part = _Moments(x.mT @ x, y.mT @ x)
         half = index % 2
         halves[half] = halves[half] + part if half in halves else part
     return [*halves.values()]

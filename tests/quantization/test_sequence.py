@@ -133,6 +133,34 @@ def test_few_images_change_nothing() -> None:
     torch.testing.assert_close(sequence._fit(columns, halves[0], math.inf), columns, rtol=0, atol=0)
 
 
+def test_what_is_not_off_is_not_fitted() -> None:
+    """However large the means are beside what varies, and however much inputs have in common."""
+    columns = numbers(4, 30).double()
+    x = numbers(200, 30) * 0.1 + numbers(200, 1, seed=1) + 10
+    torch.testing.assert_close(sequence._fit(columns, _moments(x, x), 1e-3), columns, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+def test_channels_that_never_vary(bits: int) -> None:
+    """Beside others that do, all but one, and all of them."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight", "a.bias"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("Conv", ["ra", "b.weight", "b.bias"], ["y"], "b"),
+        helper.make_node("ReduceMax", ["ra"], ["z"], "z"),  # nothing is equalised
+    ]
+    for constant in (1, 16, 255, 256):
+        first, bias = numbers(256, 3, 1, 1) * 0.3, numbers(256) * 0.1
+        first[:constant], bias[:constant] = 0, 10 + 4 * torch.rand(constant, generator=torch.Generator().manual_seed(0))
+        stored = {"a.weight": first, "a.bias": bias, "b.weight": numbers(8, 256, 1, 1) * 0.1, "b.bias": numbers(8)}
+        model = small_graph(nodes, stored, [1, 3, 20, 24])
+        samples = [numbers(1, 3, 20, 24, seed=seed) for seed in range(4)]
+        scheme = recover(model, samples, "minmax", Scheme(bits=bits)).scheme
+        made, found = sequence.reconstruct_in_sequence(model, model, scheme, samples, room=False)
+        judge = Judge(model, scheme.layers, samples)
+        assert judge(apply(made, found)).decibels > judge(apply(model, scheme)).decibels, constant
+
+
 def _moments(x: torch.Tensor, y: torch.Tensor) -> sequence._Moments:
     x, y = (torch.cat([rows, torch.ones(len(rows), 1)], 1).double() for rows in (x, y))
     return sequence._Moments(x.T @ x, y.T @ x)
