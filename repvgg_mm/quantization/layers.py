@@ -1,5 +1,6 @@
 """Which nodes of an exported graph may compute in fewer bits: the network; what stands before and behind it may not."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -73,6 +74,16 @@ def taken_by(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         for inner in attribute.g.node:
             yield from taken_by(inner)
+
+
+def count_uses(model: onnx.ModelProto) -> Counter[str]:
+    """Count how often each tensor is taken: by nodes, by the graphs inside them, and as an output of the graph."""
+    return Counter(
+        [
+            *(name for node in model.graph.node for name in taken_by(node)),
+            *(output.name for output in model.graph.output),
+        ]
+    )
 
 
 def layer_name(node: onnx.NodeProto) -> str:
