@@ -1,11 +1,14 @@
 """Weights and biases that several things take: rounded for all of them, or for none."""
 
+from pathlib import Path
+
 import onnx
 import pytest
 import torch
 from onnx import helper
 from small_graphs import numbers, small_graph
 
+from repvgg_mm.export.precision import Bits, write_as
 from repvgg_mm.quantization.bias_correction import correct_biases
 from repvgg_mm.quantization.layers import roundable, weighted_layers, weights
 from repvgg_mm.quantization.recovery import recover
@@ -47,6 +50,13 @@ def test_weights_that_an_unseen_layer_has_too_stay_as_they_are() -> None:
     before, after = weights(model), weights(found.rounded)
     for name in ("h.weight", "h.bias"):
         torch.testing.assert_close(value_of(after[name]), value_of(before[name]), rtol=0, atol=0)
+
+
+def test_a_file_names_such_weights_once(tmp_path: Path) -> None:
+    onnx.save(half_unseen(), tmp_path / "float32.onnx")
+    precision = write_as(tmp_path / "float32.onnx", "int8", SAMPLES, 4, {}, tmp_path / "int8.onnx", Bits("minmax"))
+    assert precision.float32 == ("h",)
+    assert precision.reason.startswith("h stays in float32: ") and precision.reason.endswith("shares the weights")
 
 
 def test_a_bias_that_an_unseen_layer_has_too_is_not_corrected() -> None:
