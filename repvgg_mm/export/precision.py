@@ -148,8 +148,9 @@ def _quantize(plain: Path, samples: Samples, path: Path, bits: Bits, runtime: Ru
 
 def _left(found: Recovered, bits: Bits) -> tuple[tuple[str, ...], str]:
     """Return the layers that stay in float32 and the reason."""
-    unseen = tuple(layer.name for layer in found.unseen)
-    reasons = [f"{_listed(unseen)} in float32: no number but zero came in or out"] if unseen else []
+    unseen = tuple(dict.fromkeys(layer.name for layer in found.unseen))
+    reason = "no number but zero came in or out, or something in float32 shares the weights"
+    reasons = [f"{_listed(unseen)} in float32: {reason}"] if unseen else []
     if bits.floats:
         reasons.append(f"{_listed(bits.floats)} in float32: they lose most")
     return (*unseen, *bits.floats), "; ".join(reasons)

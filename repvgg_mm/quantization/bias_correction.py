@@ -4,12 +4,14 @@ Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bia
 The means are measured on samples.
 """
 
+from collections import Counter
+
 import onnx
 import torch
 from torch import Tensor
 
 from .grid import fake_quantize, scale_of
-from .layers import Layer, weights
+from .layers import Layer, count_uses, weights
 from .running import LayerFunction, run
 from .samples import Samples
 from .scheme import Scheme, unsigned_maps
@@ -28,10 +30,12 @@ def correct_biases(exact: onnx.ModelProto, model: onnx.ModelProto, scheme: Schem
         samples: what the input takes.
 
     Returns:
-        The second graph with other biases.
+        The second graph with other biases; one that anything else takes, too, stays as it is.
     """
     unsigned = unsigned_maps(exact, scheme)
     layers = [layer for layer in scheme.layers if layer.bias and layer.data in scheme.reaches]
+    ours, uses = Counter(layer.bias for layer in layers), count_uses(exact)
+    layers = [layer for layer in layers if ours[layer.bias] == uses[layer.bias]]
     rounded = {layer.node: _rounded(model, layer, scheme) for layer in layers}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}

@@ -16,7 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from .layers import Layer, taken_by, weights
+from .layers import Layer, count_uses, taken_by, weights
 from .running import run
 from .samples import Samples
 from .values import value_of, with_values
@@ -48,11 +48,12 @@ def find_chains(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Chain]:
 
     Returns:
         The chains. What else takes the map, an addition or the decoding for example, rules a layer out; so do weights
-        that several layers share, and channels that are the last axis: a `MatMul` of another map than (N, C).
+        that anything else in the graph takes, and channels that are the last axis: a `MatMul` of another map than
+        (N, C). A maker's bias is stored for it alone, or there is none.
     """
-    users = [layer.weight for layer in layers]
+    uses = count_uses(model)
     last = _channels_last(model)
-    own = {one.node: one for one in layers if users.count(one.weight) == 1 and one.node not in last}
+    own = {one.node: one for one in layers if uses[one.weight] == 1 and one.node not in last}
     nodes_by_input: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in taken_by(node):
@@ -66,7 +67,7 @@ def find_chains(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Chain]:
         found: list[Layer] = []
         for node in nodes_by_input[name]:
             layer = own.get(node.name)
-            if layer is not None and layer.data == name:
+            if layer is not None and layer.data == name and name not in node.input[1:]:  # nor is it the bias, too
                 found.append(layer)
                 continue
             behind = takers(node.output[0]) if _keeps_channels(node, stored) else None
@@ -76,7 +77,10 @@ def find_chains(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Chain]:
         return found
 
     chains = []
-    for layer in own.values():
+    for node in model.graph.node:
+        layer = own.get(node.name)
+        if layer is None or not _bias_scales(node, layer, stored, uses):
+            continue
         behind = takers(layer.output)
         if behind and all(_fits(layer, taker, stored) for taker in behind):
             chains.append(Chain(layer, tuple(behind)))
@@ -88,6 +92,15 @@ def _channels_last(model: onnx.ModelProto) -> set[str]:
     infos = (*model.graph.value_info, *model.graph.input)
     flat = {info.name for info in infos if len(info.type.tensor_type.shape.dim) == 2}
     return {node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[0] not in flat}
+
+
+def _bias_scales(
+    node: onnx.NodeProto, layer: Layer, stored: Mapping[str, onnx.TensorProto], uses: Mapping[str, int]
+) -> bool:
+    """Whether a layer has a bias of one number for each channel, stored for it alone, or has none."""
+    bias = node.input[2] if len(node.input) > 2 else ""
+    channels = stored[layer.weight].dims[layer.axis]
+    return not bias or (bias in stored and uses[bias] == 1 and list(stored[bias].dims) == [channels])
 
 
 def _keeps_channels(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:

@@ -1,6 +1,7 @@
 """Which nodes of an exported graph may compute in fewer bits: the network; what stands before and behind it may not."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -75,6 +76,16 @@ def taken_by(node: onnx.NodeProto) -> Iterator[str]:
             yield from taken_by(inner)
 
 
+def count_uses(model: onnx.ModelProto) -> Counter[str]:
+    """Count how often each tensor is taken: by nodes, by the graphs inside them, and as an output of the graph."""
+    return Counter(
+        [
+            *(name for node in model.graph.node for name in taken_by(node)),
+            *(output.name for output in model.graph.output),
+        ]
+    )
+
+
 def layer_name(node: onnx.NodeProto) -> str:
     """Name a node as the model names its layer where it has weights, else as the graph does.
 
@@ -131,6 +142,24 @@ def weighted_layers(model: onnx.ModelProto) -> list[Layer]:
     stored = weights(model)
     nodes = [node for node in low_nodes(model) if node.op_type in _WEIGHTED]
     return [_layer(node, stored) for node in nodes if node.input[1] in stored and len(stored[node.input[1]].dims) > 1]
+
+
+def roundable(model: onnx.ModelProto, layers: Sequence[Layer]) -> list[Layer]:
+    """Choose the layers whose weights can be stored in fewer bits, and changed, for all that take them.
+
+    Args:
+        model: graph of a complete file, or of a network alone.
+        layers: of it, those that are to be rounded.
+
+    Returns:
+        Those whose weights nothing takes but some of the layers, all with the same groups and axis of output channels.
+    """
+    uses = count_uses(model)
+    sharing: dict[str, list[tuple[int, int]]] = {}
+    for layer in layers:
+        sharing.setdefault(layer.weight, []).append((layer.axis, layer.groups))
+    alike = {name for name, ways in sharing.items() if len(ways) == uses[name] and len(set(ways)) == 1}
+    return [layer for layer in layers if layer.weight in alike]
 
 
 def _layer(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> Layer:

@@ -14,7 +14,7 @@ from .calibrators import CALIBRATORS
 from .equalisation import channel_peaks, equalise, find_chains
 from .grid import has_grid
 from .judge import Judge
-from .layers import Layer, weighted_layers
+from .layers import Layer, roundable, weighted_layers
 from .noise_ratio import Noise
 from .reconstruction import reconstruct
 from .running import Runtime
@@ -52,7 +52,7 @@ class Recovered:
         scheme: what to round in it.
         steps: what was tried.
         exact: signal-to-noise ratio where no sum saturates; None where nothing was tried.
-        unseen: layers that stay in float32, as samples don't tell their grids; see `Recovery.unseen`.
+        unseen: layers that stay in float32; see `Recovery.unseen`.
     """
 
     model: onnx.ModelProto
@@ -80,7 +80,8 @@ class Recovery:
         samples: what its one input takes.
         layers: those that may be rounded.
         unseen: those that stay in float32, as nothing but zeros came to them or from them, numbers as good as zero, or
-            nothing at all: no grid is known that would hold another image's numbers.
+            nothing at all: no grid is known that would hold another image's numbers; and those that share weights with
+            such a layer, or with anything else that can't take them rounded.
         histograms: of the maps that may be rounded.
         judge: tells the error at the outputs.
 
@@ -100,7 +101,8 @@ class Recovery:
         self.model, self.samples = model, samples
         self.histograms = observe_maps(model, [*dict.fromkeys(maps.values())], samples)
         known = {name for name, histogram in self.histograms.items() if has_grid(histogram.peak)}
-        self.layers = tuple(layer for layer in layers if known.issuperset((layer.data, maps[layer.output])))
+        seen = [layer for layer in layers if known.issuperset((layer.data, maps[layer.output]))]
+        self.layers = tuple(roundable(model, seen))
         self.unseen = tuple(layer for layer in layers if layer not in self.layers)
         self.judge = Judge(model, self.layers, samples)
 

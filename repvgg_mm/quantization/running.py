@@ -109,7 +109,7 @@ def run(
 
 
 class LayerFunction:
-    """One layer of a graph, as a function of what it takes.
+    """One layer of a graph, as a function of what it takes; a bias that is computed is left out.
 
     Args:
         model: the graph.
@@ -122,7 +122,10 @@ class LayerFunction:
         self, model: onnx.ModelProto, layer: Layer, weight: Tensor | None = None, bias: Tensor | None = None
     ) -> None:
         stored = weights(model)
-        (node,) = (one for one in model.graph.node if one.name == layer.node)
+        node = onnx.NodeProto()
+        (original,) = (one for one in model.graph.node if one.name == layer.node)
+        node.CopyFrom(original)
+        node.input[:] = [name for name in node.input if name == layer.data or name in stored]
         constants = [stored[name] for name in node.input if name in stored]
         for name, tensor in ((layer.weight, weight), (layer.bias, bias)):
             if tensor is not None:

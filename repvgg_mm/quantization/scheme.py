@@ -155,8 +155,10 @@ def _round_weight(
     for user in scheme.layers:
         if user.weight == layer.weight and user.bias and user.data in scheme.reaches:
             bias = value_of(stored[user.bias])
-            if len(bias) == scale.numel():  # not in groups of a transposed convolution, which computes in float32
+            if bias.numel() == scale.numel():  # else ONNX Runtime computes in float32: groups of a `ConvTranspose`
                 scale = hold_bias(scale, bias, scale_of(torch.tensor(scheme.reaches[user.data])))
+    if not scheme.by_channel:
+        scale = scale.amax().expand_as(scale)
     integers = quantize(weight, scale, scheme.bits, narrow=True).numpy().astype(np.int8)
     names = [f"{layer.weight}{end}" for end in ("/integers", "/scale", "/zero")]
     for name, array in zip(names, (integers, scale.flatten().numpy(), np.zeros(scale.numel(), np.int8)), strict=True):

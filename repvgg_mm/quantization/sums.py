@@ -1,7 +1,7 @@
 """Room for sums of 16 bits in a graph: no pair of its weights can saturate (`pairs`).
 
-A channel takes the grid on which its weights fit that best: at worst it is twice as coarse, mostly it stays as it is,
-and a few weights are cut.
+A channel, or a layer that has one grid, takes the grid on which its weights fit that best: at worst it is twice as
+coarse, mostly it stays as it is, and a few weights are cut.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def leave_room(model: onnx.ModelProto, scheme: Scheme) -> Roomy:
     for layer in scheme.layers:
         if layer.weight not in scales:
             weight = value_of(stored[layer.weight])
-            values[layer.weight], scales[layer.weight] = _fit(weight, scheme.scale(layer, weight), layer)
+            values[layer.weight], scales[layer.weight] = _fit(weight, scheme, layer)
     return Roomy(with_values(model, values), scales)
 
 
@@ -73,11 +73,11 @@ def saturating(model: onnx.ModelProto, scheme: Scheme) -> dict[str, float]:
     return found
 
 
-def _fit(weight: Tensor, scale: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
-    """Choose for each channel how much coarser its grid gets, by the squared error; return weights and scales."""
-    axes = [axis for axis in range(weight.ndim) if axis != layer.axis]
-    best, error = weight, torch.full_like(scale, torch.inf)
-    chosen = scale
+def _fit(weight: Tensor, scheme: Scheme, layer: Layer) -> tuple[Tensor, Tensor]:
+    """Choose for each grid how much coarser it gets, by the squared error; return weights and scales."""
+    axes = [axis for axis in range(weight.ndim) if axis != layer.axis or not scheme.by_channel]
+    best, chosen = weight, scheme.scale(layer, weight)
+    scale, error = chosen, torch.full_like(chosen, torch.inf)
     for factor in _COARSER:
         coarser = scale * factor
         rounded = limit_pairs(quantize(weight, coarser, narrow=True), layer.in_axis) * coarser

@@ -112,3 +112,35 @@ def test_stress_of_groups(groups: int) -> None:
     before, after = (numpy_helper.to_array(weights(one)["b.weight"]) for one in (model, stressed))
     factors = (after / before).reshape(groups, 8 // groups, -1, 9)
     assert np.ptp(factors, axis=(1, 3)).max() < 1e-5 * factors.max() and np.ptp(factors) > 1
+
+
+A = helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["a"], "a")
+RELU = helper.make_node("Relu", ["a"], ["ra"], "ra")
+B = helper.make_node("Gemm", ["ra", "b.weight", "b.bias"], ["b"], "b")
+TWICE = helper.make_node("Add", ["b.bias", "b.bias"], ["twice"], "twice")
+
+
+@pytest.mark.parametrize(
+    "nodes, makers",
+    [
+        ([A, RELU, B], ["a", "b"]),
+        ([A, RELU, helper.make_node("Gemm", ["ra", "b.weight", "a.bias"], ["b"], "b")], []),
+        ([A, RELU, TWICE, helper.make_node("Gemm", ["ra", "b.weight", "twice"], ["b"], "b")], ["a"]),
+        ([A, RELU, helper.make_node("Gemm", ["ra", "b.weight", "one"], ["b"], "b")], ["a"]),
+        ([A, RELU, helper.make_node("Gemm", ["ra", "b.weight", "ra"], ["b"], "b")], []),
+        ([A, RELU, B, helper.make_node("MatMul", ["square", "b.weight"], ["y"], "y")], []),
+        ([A, RELU, B, helper.make_node("Neg", ["b.bias"], ["y"], "y")], ["a"]),
+    ],
+    ids=["plain", "shared bias", "computed bias", "scalar bias", "map for a bias", "other taker", "bias taken"],
+)
+def test_what_anything_else_takes_is_not_scaled(nodes: list[onnx.NodeProto], makers: list[str]) -> None:
+    last = helper.make_node("Gemm", ["b", "c.weight"], ["logits"], "c")
+    stored = {"a.weight": numbers(3, 8), "a.bias": numbers(8, seed=1), "b.weight": numbers(8, 8, seed=2)}
+    stored |= {"b.bias": numbers(8, seed=3), "c.weight": numbers(8, 4, seed=4)}
+    stored |= {"one": torch.tensor(0.5), "square": numbers(8, 8, seed=5)}
+    model = small_graph([*nodes, last], stored, [5, 3])
+    assert [chain.maker.name for chain in find_chains(model, weighted_layers(model))] == makers
+    stressed = stress(model, seed=0)
+    names = [output.name for output in model.graph.output]
+    (wanted,), (got,) = (run(one, names, [numbers(5, 3, seed=6)]) for one in (model, stressed))
+    torch.testing.assert_close([got[name] for name in names], [wanted[name] for name in names], rtol=1e-4, atol=1e-4)

@@ -237,3 +237,18 @@ def test_a_second_stage_counts_where_the_first_is_exact(network: Path, samples: 
     one, both, alone = (judge(apply(model, Scheme(chosen))) for chosen in (others, tuple(layers), (head,)))
     assert one.noise == both.noise > 0 < alone.noise != both.noise
     assert name == head.data
+
+
+def test_a_bias_that_the_graph_computes_changes_no_loss() -> None:
+    """Of a layer alone nothing is known of it, and both sides of a comparison have the same."""
+    nodes = [
+        helper.make_node("Add", ["b", "b"], ["bias"], "add"),
+        helper.make_node("Conv", ["x", "a.weight", "bias"], ["a"], "a"),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("Conv", ["ra", "b.weight"], ["y"], "b"),
+    ]
+    stored = {"b": torch.zeros(8), "a.weight": numbers(8, 3, 1, 1), "b.weight": numbers(4, 8, 1, 1)}
+    samples = [numbers(1, 3, 10, 12, seed=seed) for seed in range(2)]
+    computed = measure_losses(small_graph(nodes, stored, [1, 3, 10, 12]), samples)
+    del nodes[1].input[2]
+    assert computed == measure_losses(small_graph(nodes[1:], stored, [1, 3, 10, 12]), samples)

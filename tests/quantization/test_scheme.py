@@ -1,15 +1,18 @@
-"""Which maps have no sign, and that OpenVINO computes what stands in the graph."""
+"""Which maps have no sign, grids that hold biases, and that OpenVINO computes what stands in the graph."""
 
 import onnx
 import pytest
 import torch
 from helpers import image
 from onnx import helper, numpy_helper
+from small_graphs import numbers, small_graph
 
-from repvgg_mm.quantization.layers import weighted_layers
+from repvgg_mm.quantization.layers import weighted_layers, weights
 from repvgg_mm.quantization.noise_ratio import Noise
+from repvgg_mm.quantization.recovery import recover
 from repvgg_mm.quantization.running import open_graph
 from repvgg_mm.quantization.scheme import Scheme, apply, unsigned_maps
+from repvgg_mm.quantization.values import value_of
 
 
 def pyramid(mode: str = "linear", first: str = "relu") -> onnx.ModelProto:
@@ -61,3 +64,28 @@ def test_openvino_computes_a_concatenation_as_it_stands_there() -> None:
     noise = Noise()
     noise.add(wanted, got)
     assert noise.decibels > 60
+
+
+def test_one_grid_a_layer_holds_every_bias() -> None:
+    """The one that a bias asks for beside weights that are next to nothing is that of all channels."""
+    weight = numbers(8, 4) * 1e-9
+    stored = {"a.weight": weight, "a.bias": torch.arange(8.0)}
+    model = small_graph([helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["y"], "a", transB=1)], stored, [3, 4])
+    scheme = Scheme(tuple(weighted_layers(model)), {"x": 4.0, "y": 8.0}, by_channel=False)
+    scale = value_of(weights(apply(model, scheme))["a.weight/scale"])
+    torch.testing.assert_close(scale, torch.full((8,), 7 / (4 / 127 * 2**30)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("bias", [torch.tensor(0.7), torch.tensor([0.7]), numbers(1, 8), numbers(5, 1)])
+def test_a_bias_that_is_no_row_of_channels(bias: torch.Tensor) -> None:
+    """ONNX lets a linear layer add one number, or one a row of its input."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["a"], "a", transB=1),
+        helper.make_node("Relu", ["a"], ["ra"], "ra"),
+        helper.make_node("Gemm", ["ra", "b.weight"], ["y"], "b", transB=1),
+    ]
+    stored = {"a.weight": numbers(8, 6), "a.bias": bias, "b.weight": numbers(3, 8, seed=1)}
+    model = small_graph(nodes, stored, [5, 6])
+    found = recover(model, [numbers(5, 6, seed=seed) for seed in range(4)])
+    assert [layer.name for layer in found.scheme.layers] == ["a", "b"]
+    assert max(step.decibels for step in found.steps) > 30
