@@ -10,7 +10,7 @@ anew, too.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .covariances import MOST, by_group, from_columns, look, weight_columns
 from .grid import fake_quantize, scale_of
-from .layers import DECODING, Layer, weights
+from .layers import DECODING, Layer, count_uses, weights
 from .reconstruction import round_columns, users_of
 from .samples import Samples
 from .scheme import Scheme, apply
@@ -47,7 +47,7 @@ def reconstruct_in_sequence(
         The second graph with other weights and biases, and the scheme with the grids of the weights; the same layers
         keep theirs as in `reconstruction.reconstruct`.
     """
-    given, stored = weights(exact), weights(model)
+    given, stored, uses = weights(exact), weights(model), count_uses(exact)
     values: dict[str, Tensor] = {}
     scales = dict(scheme.scales)
     for name, layers in users_of(exact, scheme.layers).items():
@@ -56,7 +56,7 @@ def reconstruct_in_sequence(
             continue
         rounded = apply(with_values(model, values), replace(scheme, scales=scales))
         alike = rounded if layer.node.startswith(DECODING) else exact  # a second stage looks at other proposals there
-        bias = _own_bias(layers, scheme.layers)
+        bias = _own_bias(layers, given, uses)
         looks = (look(graph, layers, exact, samples) for graph in (alike, rounded))
         halves = _gather(looks, weight, 1.0 if bias else 0.0)
         if not halves:
@@ -68,11 +68,13 @@ def reconstruct_in_sequence(
     return with_values(model, values), replace(scheme, scales=scales)
 
 
-def _own_bias(sharing: Sequence[Layer], layers: Sequence[Layer]) -> str:
-    """Return the stored bias of layers that share their weights, if they share it, too, and no other layer has it."""
+def _own_bias(sharing: Sequence[Layer], stored: Mapping[str, onnx.TensorProto], uses: Mapping[str, int]) -> str:
+    """Return the bias of layers that share weights, a number a channel, if they share it and nothing else takes it."""
     bias = sharing[0].bias
-    users = {layer.node for layer in layers if layer.bias == bias}
-    return bias if users == {layer.node for layer in sharing} else ""
+    if not bias or uses[bias] != len(sharing) or any(layer.bias != bias for layer in sharing):
+        return ""
+    channels = stored[sharing[0].weight].dims[sharing[0].axis]
+    return bias if list(stored[bias].dims) == [channels] else ""
 
 
 def _reconstruct(

@@ -77,7 +77,9 @@ def test_what_comes_before_is_made_good(groups: int, bias: bool) -> None:
     assert judge(apply(made, found)).decibels > 35
 
 
-def test_a_bias_that_others_have_stays() -> None:
+@pytest.mark.parametrize("rounded", [("a", "b"), ("b",)])
+def test_a_bias_that_others_have_stays(rounded: tuple[str, ...]) -> None:
+    """Whether the other layer is rounded, too, or stays in float32."""
     nodes = [
         helper.make_node("Conv", ["x", "a.weight", "bias"], ["a"], "a"),
         helper.make_node("Relu", ["a"], ["ra"], "ra"),
@@ -86,7 +88,7 @@ def test_a_bias_that_others_have_stays() -> None:
     stored = {"a.weight": numbers(6, 3, 1, 1), "b.weight": numbers(6, 6, 1, 1), "bias": numbers(6)}
     model = small_graph(nodes, stored, [1, 3, 10, 12])
     samples = [numbers(1, 3, 10, 12, seed=seed) for seed in range(8)]
-    scheme = recover(model, samples, "minmax", Scheme(bits=4)).scheme
+    scheme = recover(model, samples, "minmax", Scheme(bits=4), {"a", "b"} - {*rounded}).scheme
     made, found = sequence.reconstruct_in_sequence(model, model, scheme, samples, room=False)
     torch.testing.assert_close(value_of(weights(made)["bias"]), stored["bias"], rtol=0, atol=0)
     assert Judge(model, scheme.layers, samples)(apply(made, found)).decibels > 5
