@@ -8,7 +8,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from .grid import round_bias, scale_of
-from .layers import Layer, weighted_layers, weights
+from .layers import Layer, roundable, weighted_layers, weights
 from .pairs import roomy_scale
 from .scheme import FLOAT, ROUNDED, Scheme, apply, rounded_maps
 from .values import value_of
@@ -26,7 +26,8 @@ def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> on
         takes it as it was made.
 
     Raises:
-        ValueError: if a layer is not in the graph, or two layers have different grids for one map.
+        ValueError: if a layer is not in the graph, two layers have different grids for one map, or something that was
+            not trained so takes the weights of a layer, too.
     """
     layers = [layer for layer in weighted_layers(model) if layer.name in reaches]
     _refuse_lost(model, reaches.keys() - {layer.name for layer in layers})
@@ -34,6 +35,10 @@ def round_as_trained(model: onnx.ModelProto, reaches: Mapping[str, float]) -> on
     for layer in layers:
         if ends[layer.data] != reaches[layer.name]:
             raise ValueError(f"{layer.name} and another layer take one map, but were trained with different ranges")
+    alone = roundable(model, layers)
+    for layer in layers:
+        if layer not in alone:
+            raise ValueError(f"{layer.name} was trained with rounded numbers, but shares its weights with what was not")
     stored = weights(model)
     scales = {layer.weight: _scale(stored, layer, ends[layer.data]) for layer in layers}
     rounded = apply(model, Scheme(tuple(layers), ends | _before_relu(model, layers, ends), scales))

@@ -12,7 +12,8 @@ from command_lines import CLS
 from export_models import save
 from export_small import save_small
 from helpers import image
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from small_graphs import numbers, small_graph
 
 from repvgg_mm.convert.convert_checkpoint import convert_checkpoint, write_conversion
 from repvgg_mm.engine.gate import open_model
@@ -144,3 +145,14 @@ def test_a_layer_that_is_lost_on_the_way_is_refused(tmp_path: Path) -> None:
     model.graph.node[-1].input[0] = "stored"  # nothing of the image comes to the last layer
     with pytest.raises(ValueError, match="linear was trained with rounded numbers, but the exported graph has no such"):
         round_as_trained(model, {"linear": 1.0})
+
+
+def test_weights_that_something_else_takes_are_refused() -> None:
+    """A transposed convolution would compute with the rounded ones as well."""
+    nodes = [
+        helper.make_node("Conv", ["x", "a.weight"], ["a"], "a"),
+        helper.make_node("ConvTranspose", ["a", "a.weight"], ["y"], "b"),
+    ]
+    model = small_graph(nodes, {"a.weight": numbers(6, 3, 3, 3)}, [1, 3, 8, 10])
+    with pytest.raises(ValueError, match="a was trained with rounded numbers, but shares its weights with what"):
+        round_as_trained(model, {"a": 1.0})
