@@ -11,9 +11,9 @@ from .calibration import JUDGES, OtherSamples, SomeSamples
 from .layers import DECODING, Layer
 from .noise_ratio import Noise, compare, mean_ratio
 from .running import Runtime, network_outputs, run
-from .samples import Samples
+from .samples import KeptSamples, Samples
 
-_KEPT = 2**28  # bytes of outputs that are kept, not computed again
+_KEPT = 2**28  # bytes of inputs that are kept, not read again, and of outputs that are not computed again
 _TOLD = 1000  # numbers at the outputs, over all samples
 _MOST = 100  # samples: of a network with two outputs a thousand numbers would take hours
 
@@ -43,7 +43,7 @@ class Judge:
         self._first = [name for name in self._names if name not in heads]
         start = JUDGES if len(samples) >= 2 * JUDGES else 0
         count = math.ceil(_TOLD / _numbers(model, self._names, SomeSamples(samples, start, 1)))
-        self._samples = SomeSamples(samples, start, min(max(JUDGES, count), _MOST))
+        self._samples = KeptSamples(SomeSamples(samples, start, min(max(JUDGES, count), _MOST)), _KEPT)
         self._others = OtherSamples(samples, start, start + len(self._samples))
         self._wanted: list[dict[str, Tensor]] = []
 

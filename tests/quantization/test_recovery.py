@@ -1,5 +1,6 @@
 """8 bits without training: what is tried, what is kept, what is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,7 @@ from repvgg_mm.quantization.judge import Judge
 from repvgg_mm.quantization.layers import weighted_layers
 from repvgg_mm.quantization.recovery import PLAIN, Recovered, Recovery, _Search, recover
 from repvgg_mm.quantization.running import Runtime, network_outputs, run
+from repvgg_mm.quantization.samples import KeptSamples
 from repvgg_mm.quantization.scheme import Scheme, apply
 from repvgg_mm.quantization.sensitivity import measure_losses
 from repvgg_mm.quantization.sums import saturating
@@ -252,3 +254,29 @@ def test_a_bias_that_the_graph_computes_changes_no_loss() -> None:
     computed = measure_losses(small_graph(nodes, stored, [1, 3, 10, 12]), samples)
     del nodes[1].input[2]
     assert computed == measure_losses(small_graph(nodes[1:], stored, [1, 3, 10, 12]), samples)
+
+
+class _Read:
+    """Samples that count how often one is read."""
+
+    def __init__(self, samples: list[torch.Tensor]) -> None:
+        self._samples, self.count = samples, 0
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for sample in self._samples:
+            self.count += 1
+            yield sample
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_judge_reads_its_samples_once_if_they_are_small(large: bool) -> None:
+    read = _Read([numbers(1, 3, 4, 5, seed=seed) for seed in range(3)])
+    kept = KeptSamples(read, 3 * 240 - large)
+    next(iter(kept))  # a loop that is left early keeps nothing
+    for _ in range(3):
+        for found, wanted in zip(kept, read._samples, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    assert len(kept) == 3 and read.count == 1 + (9 if large else 3)
