@@ -23,7 +23,7 @@ from .errors import CheckpointError
 
 SUFFIX = ".safetensors"
 _META = "repvgg_mm.meta"  # name of our text in the file
-_OF_THE_SYSTEM = re.compile(r"\(os error (\d+)\)")  # how Rust prints errno
+_OF_THE_SYSTEM = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+)")  # how Rust prints errno, and did
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
@@ -74,7 +74,8 @@ def write_safetensors(content: object, path: Path) -> None:
     except (package.SafetensorError, ValueError, KeyError, TypeError) as error:
         system = _OF_THE_SYSTEM.search(str(error))
         if system:
-            raise OSError(int(system[1]), os.strerror(int(system[1]))) from error
+            number = int(system[1] or system[2])
+            raise OSError(number, os.strerror(number)) from error
         raise CheckpointError(f"cannot write these weights as {SUFFIX}: {error}") from error
     path.chmod(mode)
 

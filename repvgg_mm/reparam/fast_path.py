@@ -90,7 +90,7 @@ def _way_of(block: "RepVGGBlock", parts: Parts, x: Tensor) -> Way:
 
 def is_compiled() -> bool:
     """Tell whether ``torch.compile`` is at work, which runs what it sees, not export, which writes it down."""
-    # What is_exporting() returns; called, it is True under torch.compile, too, in torch 2.8 and 2.9.
+    # What is_exporting() returns; called, it is True under torch.compile, too, in torch 2.10.
     return torch.compiler.is_compiling() and not torch.compiler._is_exporting_flag
 
 

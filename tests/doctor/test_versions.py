@@ -43,7 +43,7 @@ def test_only_a_version_that_cannot_work_is_a_fault(installed: str, fix: str, mo
 def test_what_is_needed_is_read_from_the_installation() -> None:
     if not (needed := versions.needed_versions()):
         pytest.skip("repvgg_mm is not installed here")
-    assert needed["torch"] == ">=2.9.0" and needed["mmcv-lite"] == "<2.2,>=2.1"
+    assert needed["torch"] == ">=2.10.0" and needed["mmcv-lite"] == "<2.2,>=2.1"
 
 
 @pytest.mark.parametrize("module, fix", [("mmengine", "pip install 'repvgg_mm[onedl]'"), ("openvino", "")])
