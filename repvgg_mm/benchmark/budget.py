@@ -192,7 +192,7 @@ def fewest(total: int, fits: Callable[[int], bool]) -> int | None:
     Returns:
         The number, of 1 to ``total - 1``; None if none fits.
     """
-    failed, count = 0, max(min(1, total - 1), 0)
+    failed, count = 0, int(total > 1)
     while count > failed and not fits(count):
         failed, count = count, min(2 * count, total - 1)
     if count == failed:

@@ -31,8 +31,7 @@ def time_in_turn(works: Mapping[str, Work], repeats: int, device: torch.device) 
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     for round_ in range(_WARM_UP_ROUNDS + repeats):
-        for name in list(works)[:: -1 if round_ % 2 else 1]:
-            work = works[name]
+        for name, work in [*works.items()][:: -1 if round_ % 2 else 1]:
             work()
             seconds = seconds_of(work, device)
             if round_ >= _WARM_UP_ROUNDS:
